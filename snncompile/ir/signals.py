@@ -1,0 +1,51 @@
+"""What a signal carries. The declaration decides AC or MAC and what a target accepts; values only check it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Analog:
+    """Any real number: an image, a current. Multiplying it by a weight is a MAC."""
+
+
+@dataclass(frozen=True)
+class Spike:
+    """0 or ``amplitude``. Meeting a weight it costs one AC."""
+
+    amplitude: float = 1.0
+
+
+@dataclass(frozen=True)
+class Count:
+    """``amplitude`` times an integer from 0 to ``most``: a sum of spikes, counted as that many events."""
+
+    most: int
+    amplitude: float = 1.0
+
+
+@dataclass(frozen=True)
+class Signed:
+    """-1, 0 or +1: events with a polarity."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Signed integers of ``bits`` bits (sign included), each worth ``unit`` of the trained network's input."""
+
+    bits: int
+    unit: float = 1.0
+
+    @property
+    def most(self) -> int:
+        """The largest magnitude that the declaration admits."""
+        return int(2 ** (self.bits - 1)) - 1
+
+
+Signal = Analog | Spike | Count | Signed | Fixed
+
+
+def is_event(signal: Signal) -> bool:
+    """Whether meeting a weight costs ACs (one for each unit event) rather than a MAC."""
+    return isinstance(signal, Spike | Count | Signed)
