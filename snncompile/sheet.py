@@ -136,7 +136,7 @@ class Sheet:
     def figure(self, key: str) -> Figure:
         """The figure at a key; a plain value is a figure without a source."""
         found = self._require(key)
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not _is_figure(found):
             return Figure(self._plain(key, found))
         self._check_figure(key, found)
         texts = {name: str(found[name]) for name in ("unit", "source", "basis", "note") if name in found}
@@ -303,11 +303,15 @@ def _suggestion(name: str, options: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"one of {_listed(choices)}"
 
 
+def _is_figure(table: Mapping[str, object]) -> bool:
+    return any(word in table for word in ("value", "status", "source"))
+
+
 def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
     """Every value and every figure of a sheet with its dotted key."""
     for name, value in table.items():
         key = prefix + name
-        if isinstance(value, dict) and not any(word in value for word in ("value", "status", "source")):
+        if isinstance(value, dict) and not _is_figure(value):
             yield from _leaves(value, key + ".")
         else:
             yield key, value
