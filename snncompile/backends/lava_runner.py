@@ -1,0 +1,690 @@
+"""Run a compiled program on Lava's fixed-point CPU models: a file that stands alone.
+
+    python run_lava.py BUNDLE STIMULUS.npz OUT.npz [--potentials] [--timeout SECONDS]
+
+``BUNDLE`` holds ``program.json`` and ``arrays.npz``. ``STIMULUS.npz`` holds for every input integers [N, T, *shape].
+``OUT.npz`` gets ``NAME.s`` (uint8 [N, T, *shape], spikes) for every neuron population, ``NAME.v`` (int32, Lava's ``v``
+after the reset, 64 = one weight unit) for every readout and, on request, every neuron population, and ``meta`` (JSON).
+Phases are removed: machine step ``k T + t + phase`` is step t of sample k.
+
+It needs Python 3.10, numpy, scipy and lava-nc 0.10.0, and imports nothing else, so that it can travel with a bundle:
+which is why it is one file, longer than the others.
+
+Exit codes: 0; 2 the program or the stimulus cannot be run as it is (one line says why); 3 Lava failed; 4 out of time.
+"""
+
+# Lava and scipy come without types.
+# mypy: disable-error-code="import-not-found,import-untyped,misc,untyped-decorator"
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lava.magma.runtime.runtime as lava_runtime
+import numpy as np
+import scipy
+from lava.magma.compiler.compiler_graphs import ProcGroupDiGraphs
+from lava.magma.core.decorator import implements, requires
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+from lava.proc.conv.models import PyConvModelFixed
+from lava.proc.conv.process import Conv
+from lava.proc.io.source import PySendModelFixed, RingBuffer
+from lava.proc.lif.models import PyLifResetModelBitAcc
+from lava.proc.lif.process import LIFReset
+from lava.proc.sparse.models import PyDelaySparseModelBitAcc, PySparseModelBitAcc
+from lava.proc.sparse.process import DelaySparse, Sparse
+from lava.utils.weightutils import SignMode
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_matrix, diags
+
+Integers = NDArray[np.int64]
+
+UNROLL_MOST = 6_000_000
+"""A convolution with more synapses than this runs as Lava's Conv; below, a sparse matrix is faster."""
+
+
+class Refusal(Exception):
+    """Lava would not run this program as it is written, or would change a number without a word."""
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Population:
+    """An Input, Neuron or Readout; ``du`` to ``vth`` are LIFReset's parameters (``bias`` per neuron, C order)."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    phase: int = 0
+    du: int = 4095
+    dv: int = 0
+    vth: int = 131071
+    bias: Integers = field(default_factory=lambda: np.zeros(1, np.int64))
+    bias_exponent: int = 6
+    graded_bits: int = 0
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A synaptic op between two populations; ``delay`` is programmed on top of the one step of every synapse."""
+
+    name: str
+    op: Mapping[str, Any]
+    source: str
+    target: str
+    delay: int
+    weight: Integers
+
+
+@dataclass(frozen=True)
+class Program:
+    """What ``program.json`` says: steps of a sample, and whether samples follow each other in one run."""
+
+    steps: int
+    stream: bool
+    populations: Mapping[str, Population]
+    connections: tuple[Connection, ...]
+
+    @property
+    def last_phase(self) -> int:
+        return max(population.phase for population in self.populations.values())
+
+
+def check(true: bool, where: str, what: str) -> None:
+    """Raise ``Refusal`` with ``where: what`` unless ``true``."""
+    if not true:
+        raise Refusal(f"{where}: {what}")
+
+
+class Reader:
+    """Reads ``program.json`` (schema ``snncompile.program/1``, level ``placed``) with its arrays."""
+
+    def __init__(self, bundle: Path) -> None:
+        with open(bundle / "program.json", encoding="utf-8") as file:
+            self.text = json.load(file)
+        with np.load(bundle / "arrays.npz", allow_pickle=False) as arrays:
+            self.arrays = {key: arrays[key] for key in arrays.files}
+        self.nodes: dict[str, dict[str, Any]] = self.text["nodes"]
+        check(self.text.get("schema") == "snncompile.program/1", "program.json", f"schema {self.text.get('schema')!r}")
+
+    def integers(self, where: str, value: Any, exponent: int) -> Integers:
+        """A fixed-point value as integers in units of ``2**exponent``."""
+        if not isinstance(value, dict):
+            value = {"mantissa": value, "exponent": 0}
+        mantissa, own = value.get("mantissa", value), int(value.get("exponent", 0))
+        array = self.arrays[mantissa["array"]] if isinstance(mantissa, dict) else np.asarray(mantissa)
+        if array.dtype.kind == "f" and (array == np.rint(array)).all():
+            array = array.astype(np.int64)
+        check(array.dtype.kind in "iu", where, "is not an integer")
+        check(own >= exponent, where, f"has an exponent of {own}, the machine's grid is {exponent}")
+        return array.astype(np.int64) << (own - exponent)
+
+    def number(self, where: str, value: Any, exponent: int, least: int, most: int) -> int:
+        array = self.integers(where, value, exponent)
+        check(array.size == 1, where, f"has {array.size} values, Lava has one for a population")
+        check(least <= array.item() <= most, where, f"{array.item()} is outside {least}..{most}")
+        return int(array.item())
+
+    def bias(self, name: str, op: Mapping[str, Any], size: int) -> tuple[Integers, int]:
+        """``bias_mant`` of every neuron and ``bias_exp``; 64 units of the potential are one unit of the weights."""
+        where, value = f"{name}.bias", op.get("bias") or 0
+        own = int(value["exponent"]) if isinstance(value, dict) else 0
+        mantissa = self.integers(where, value, own)
+        exponent = own + 6 if mantissa.any() else 6
+        check(0 <= exponent <= 7, where, f"has an exponent of {own}, Loihi has -6..1")
+        low, high = int(mantissa.min()), int(mantissa.max())
+        check(max(-low, high) <= 4095, where, f"{low}..{high} is outside -4095..4095")
+        return np.broadcast_to(mantissa, tuple(op["shape"])).reshape(size), exponent
+
+    def population(self, name: str, op: Mapping[str, Any]) -> Population:
+        shape = tuple(int(length) for length in op["shape"])
+        size = int(np.prod(shape))
+        if op["op"] == "Input":
+            kind = op["signal"]["kind"]
+            check(kind in ("spike", "fixed"), name, f"an input of kind {kind!r} has no spikes to send")
+            return Population(name, "Input", shape, graded_bits=int(op["signal"]["bits"]) if kind == "fixed" else 0)
+        bias, exponent = self.bias(name, op, size)
+        phase = int(op["phase"])
+        check(phase >= 0, f"{name}.phase", f"{phase} is negative")
+        if op["op"] == "Readout":
+            check(op["kind"] in ("mean", "sum"), name, f"a readout of kind {op['kind']!r} is no integrator")
+            check(op.get("decay", 1) == 1, f"{name}.decay", "a readout that forgets")
+            return Population(name, "Readout", shape, phase, bias=bias, bias_exponent=exponent)
+        check(op.get("fires", ">") == ">", f"{name}.fires", "Lava fires above the threshold, not at it")
+        check("by" not in op.get("reset", {}), f"{name}.reset", "Lava has no soft reset")
+        for key, only in (("initial", 0), ("gain", 1), ("amplitude", 1), ("rest", 0)):
+            self.number(f"{name}.{key}", op.get(key, only), 0, only, only)
+        self.number(f"{name}.reset", op.get("reset", {}).get("to", 0), 0, 0, 0)
+        du = self.number(f"{name}.alpha", op["alpha"], -12, 1, 4096) - 1
+        dv = self.number(f"{name}.beta", op["beta"], -12, 0, 4095)
+        vth = self.number(f"{name}.threshold", op["threshold"], 0, 0, 131071)
+        return Population(name, "Neuron", shape, phase, du, dv, vth, bias, exponent)
+
+    def end(self, name: str, edges: Mapping[str, list[tuple[str, int]]]) -> tuple[str, int]:
+        """The population that a synaptic op is attached to on one side, through views, and the delay on the way."""
+        total, at = 0, name
+        while at == name or self.nodes[at]["op"] == "Flatten":
+            check(len(edges[at]) == 1, at, f"has {len(edges[at])} edges on the side of {name}, a connection has one")
+            at, delay = edges[at][0]
+            total += delay
+        check(self.nodes[at]["op"] in ("Input", "Neuron", "Readout"), name, f"meets {at}, which is no population")
+        return at, total
+
+    def read(self) -> Program:
+        into: dict[str, list[tuple[str, int]]] = {name: [] for name in self.nodes}
+        out_of: dict[str, list[tuple[str, int]]] = {name: [] for name in self.nodes}
+        for source, target, delay in self.text["edges"]:
+            into[target].append((source, int(delay)))
+            out_of[source].append((target, int(delay)))
+        populations: dict[str, Population] = {}
+        connections = []
+        for name, op in self.nodes.items():
+            if op["op"] in ("Input", "Neuron", "Readout"):
+                populations[name] = self.population(name, op)
+            elif op["op"] in ("Dense", "Conv", "Scale"):
+                source, before = self.end(name, into)
+                target, after = self.end(name, out_of)
+                connections.append(self.connection(name, source, target, before + after - 1))
+            else:
+                check(op["op"] in ("Flatten", "Output"), name, f"Lava has no {op['op']}")
+        for name in populations:
+            direct = [source for source, _ in into[name] if self.nodes[source]["op"] in ("Input", "Neuron", "Readout")]
+            check(not direct, name, f"is joined to {direct} without a synapse")
+        return Program(int(self.text["steps"]), bool(self.text["stream"]), populations, tuple(connections))
+
+    def connection(self, name: str, source: str, target: str, delay: int) -> Connection:
+        op = self.nodes[name]
+        check(op.get("bias") is None, name, "a bias on a synapse; it belongs to the neurons")
+        check(self.nodes[source]["op"] != "Readout", name, "comes out of a readout, which does not spike")
+        check(self.nodes[target]["op"] != "Input", name, "ends in an input")
+        field_name = "factor" if op["op"] == "Scale" else "weight"
+        weight = self.integers(f"{name}.{field_name}", op[field_name], 0)
+        low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
+        check(low >= -256 and high <= 254, name, f"weights {low}..{high} are outside -256..254")
+        check(not (weight & 1).any(), name, "odd weights, of which Lava drops the last bit")
+        at_input = self.nodes[source]["op"] == "Input"
+        check(delay >= 0, name, "is reached without delay, a synapse takes one step")
+        check(at_input or delay <= 62, name, f"a delay of {delay}, Loihi has at most 62")
+        check(at_input or delay == 0 or op["op"] != "Conv", name, f"a delay of {delay}, Loihi's convolution has none")
+        return Connection(name, op, source, target, delay, weight)
+
+
+def image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """[C, H, W] of a signal of one or two spatial axes."""
+    channels, *sizes = shape
+    return (channels, 1, sizes[0]) if len(sizes) == 1 else (channels, sizes[0], sizes[1])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution with two spatial axes, (y, x) everywhere; shapes are (channels, height, width)."""
+
+    weight: Integers
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    source: tuple[int, int, int]
+    target: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, connection: Connection, source: Population, target: Population) -> Geometry:
+        op, weight = connection.op, connection.weight
+        stride, padding, dilation = (
+            tuple(int(value) for value in op[key]) for key in ("stride", "padding", "dilation")
+        )
+        if weight.ndim == 3:
+            weight = weight[:, :, None, :]
+            stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+        start, end = image(source.shape), image(target.shape)
+        expected = [weight.shape[0]]
+        for axis in (0, 1):
+            room = start[1 + axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) - 1
+            expected.append(room // stride[axis] + 1)
+        check(end == tuple(expected), connection.name, f"gives {expected}, its target has {end}")
+        check(start[0] == weight.shape[1] * int(op["groups"]), connection.name, f"has another depth than {start}")
+        return cls(weight, stride, padding, dilation, int(op["groups"]), start, end)  # type: ignore[arg-type]
+
+    def cells(self) -> Iterator[tuple[int, int, Integers, Integers]]:
+        """For each kernel cell: (ky, kx, output cells, the input cells they read)."""
+        for ky in range(self.weight.shape[2]):
+            for kx in range(self.weight.shape[3]):
+                rows, ys = self._reach(ky, 0)
+                columns, xs = self._reach(kx, 1)
+                outputs = (rows[:, None] * self.target[2] + columns).ravel()
+                yield ky, kx, outputs, (ys[:, None] * self.source[2] + xs).ravel()
+
+    def _reach(self, cell: int, axis: int) -> tuple[Integers, Integers]:
+        outputs = np.arange(self.target[1 + axis])
+        inputs = outputs * self.stride[axis] - self.padding[axis] + cell * self.dilation[axis]
+        inside = (inputs >= 0) & (inputs < self.source[1 + axis])
+        return outputs[inside], inputs[inside]
+
+    @property
+    def synapses(self) -> int:
+        cells = self.cells()
+        return sum(int(np.count_nonzero(self.weight[:, :, ky, kx])) * outputs.size for ky, kx, outputs, _ in cells)
+
+    def unroll(self) -> csr_matrix:
+        """The convolution as a matrix [target cells, source cells], both in C order."""
+        (channels, height, width), (features, rows, columns) = self.source, self.target
+        per_group = features // self.groups
+        out, inside, values = [], [], []
+        for ky, kx, outputs, inputs in self.cells():
+            feature, channel = np.nonzero(self.weight[:, :, ky, kx])
+            value = self.weight[feature, channel, ky, kx]
+            channel = channel + feature // per_group * self.weight.shape[1]
+            out.append((feature[:, None] * (rows * columns) + outputs).ravel().astype(np.int32))
+            inside.append((channel[:, None] * (height * width) + inputs).ravel().astype(np.int32))
+            values.append(np.repeat(value, outputs.size).astype(np.int32))
+        shape = (features * rows * columns, channels * height * width)
+        return coo_matrix((np.concatenate(values), (np.concatenate(out), np.concatenate(inside))), shape).tocsr()
+
+
+def matrix(connection: Connection, source: Population, target: Population) -> csr_matrix:
+    """A Dense or Scale as a matrix [target, source]."""
+    if connection.op["op"] == "Scale":
+        check(source.size == target.size, connection.name, f"joins {source.size} to {target.size} neurons one to one")
+        factor = np.broadcast_to(connection.weight, source.shape).ravel()
+        found = csr_matrix(diags(factor.astype(np.int32), dtype=np.int32))
+    else:
+        found = csr_matrix(connection.weight.astype(np.int32))
+    expected = (target.size, source.size)
+    check(found.shape == expected, connection.name, f"is {found.shape}, its populations need {expected}")
+    found.eliminate_zeros()
+    return found
+
+
+# --- what Lava has not ------------------------------------------------------------------------------------------------
+
+
+class Recorder(AbstractProcess):
+    """Receives the spikes of every population and so also holds the processes of separate networks together."""
+
+    def __init__(self, sizes: list[int], folder: Path) -> None:
+        super().__init__(paths=[str(folder / f"{index}.s") for index in range(len(sizes))])
+        for index, size in enumerate(sizes):
+            setattr(self, f"in_{index}", InPort(shape=(size,)))
+            setattr(RecorderModel, f"in_{index}", LavaPyType(PyInPort.VEC_DENSE, np.int32))
+
+
+@implements(proc=Recorder, protocol=LoihiProtocol)
+@requires(CPU)
+class RecorderModel(PyLoihiProcessModel):
+    """Appends one byte a neuron and step; unbuffered, since Lava ends its processes without flushing files."""
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.files = [open(path, "ab", buffering=0) for path in proc_params["paths"]]  # noqa: SIM115 - as long as the process
+
+    def run_spk(self) -> None:
+        for index, file in enumerate(self.files):
+            file.write(getattr(self, f"in_{index}").recv().astype(np.uint8).tobytes())
+
+
+class ObservedLifReset(PyLifResetModelBitAcc):
+    """Lava's own model; where ``observe`` names a file, ``v`` is appended to it after the step."""
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        path = proc_params.get("observe", None)
+        self.file = open(path, "ab", buffering=0) if path else None  # noqa: SIM115 - as long as the process
+
+    def run_spk(self) -> None:
+        super().run_spk()
+        if self.file is not None:
+            self.file.write(self.v.astype("<i4").tobytes())
+
+
+class MemoDelaySparse(PyDelaySparseModelBitAcc):
+    """Lava's own model, which builds the matrix of all its delays anew in every step; here it is built once."""
+
+    built: Any = None
+
+    def get_delay_wgts_mat(self, weights: Any, delays: Any, max_delay: int) -> Any:
+        if self.built is None:
+            self.built = super().get_delay_wgts_mat(weights, delays, max_delay).tocsr()
+        return self.built
+
+
+MODELS = {
+    RingBuffer: PySendModelFixed,
+    Sparse: PySparseModelBitAcc,
+    DelaySparse: MemoDelaySparse,
+    Conv: PyConvModelFixed,
+    LIFReset: ObservedLifReset,
+    Recorder: RecorderModel,
+}
+
+
+def models(proc: Any) -> list[Any]:
+    """The model of a process, by table: Lava would execute every Python file beside the one that defines it."""
+    return [MODELS[type(proc)]]
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """The processes of a program with the stimulus of the samples of one run."""
+
+    def __init__(self, program: Program, stimulus: Mapping[str, Integers], observed: set[str], folder: Path) -> None:
+        self.program, self.stimulus = program, stimulus
+        self.samples = next(iter(stimulus.values())).shape[0] if stimulus else 1
+        self.machine_steps = self.samples * program.steps + program.last_phase
+        self.spiking = {name: one for name, one in program.populations.items() if one.kind != "Input"}
+        self.notes: dict[str, dict[str, Any]] = {}
+        self.sources: dict[tuple[str, int], RingBuffer] = {}
+        self.neurons = {name: self._neuron(one, folder, name in observed) for name, one in self.spiking.items()}
+        synapses = [self._connect(connection) for connection in program.connections]
+        self.recorder = Recorder([one.size for one in self.spiking.values()], folder)
+        for index, neuron in enumerate(self.neurons.values()):
+            neuron.s_out.connect(getattr(self.recorder, f"in_{index}"))
+        self.processes = len(self.sources) + len(self.neurons) + len(synapses) + 1
+
+    def _neuron(self, population: Population, folder: Path, observed: bool) -> LIFReset:
+        neuron = LIFReset(
+            shape=(population.size,),
+            du=population.du,
+            dv=population.dv,
+            vth=population.vth,
+            bias_mant=population.bias,
+            bias_exp=population.bias_exponent,
+            reset_interval=self.program.steps,
+            reset_offset=population.phase + 1,
+        )
+        if observed:
+            index = list(self.spiking).index(population.name)
+            neuron.proc_params["observe"] = str(folder / f"{index}.v")
+        return neuron
+
+    def _source(self, population: Population, delay: int) -> RingBuffer:
+        """What an input sends, injected ``delay`` steps late: Loihi delays synapses, and convolutions not at all."""
+        if (population.name, delay) not in self.sources:
+            data = np.zeros((population.size, self.machine_steps), np.int32)
+            values = self.stimulus[population.name].reshape(-1, population.size).T
+            length = min(values.shape[1], self.machine_steps - delay)
+            data[:, delay : delay + length] = values[:, :length]
+            self.sources[population.name, delay] = RingBuffer(data=data)
+        return self.sources[population.name, delay]
+
+    def _connect(self, connection: Connection) -> Any:
+        source, target = (self.program.populations[name] for name in (connection.source, connection.target))
+        at_input = source.kind == "Input"
+        port = self._source(source, connection.delay).s_out if at_input else self.neurons[source.name].s_out
+        delay = 0 if at_input else connection.delay
+        into = self.neurons[target.name].a_in
+        note: dict[str, Any] = {"message_bits": source.graded_bits, "delay": delay}
+        self.notes[connection.name] = note
+        if connection.op["op"] == "Conv":
+            geometry = Geometry.of(connection, source, target)
+            note["synapses"] = geometry.synapses
+            if note["synapses"] > UNROLL_MOST:
+                note["process"] = "Conv"
+                return self._conv(geometry, source.graded_bits, port, into)
+            weights = geometry.unroll()
+        else:
+            weights = matrix(connection, source, target)
+        note["synapses"] = int(weights.nnz)
+        options = {"weights": weights, "num_message_bits": source.graded_bits, "sign_mode": SignMode.MIXED}
+        if delay and weights.nnz:
+            note["process"] = "DelaySparse"
+            delays = weights.astype(np.int64)
+            delays.data[:] = delay
+            synapse = DelaySparse(delays=delays, max_delay=delay, **options)
+        else:
+            note["process"] = "Sparse"
+            synapse = Sparse(**options)
+        port.connect(synapse.s_in)
+        synapse.a_out.connect(into)
+        return synapse
+
+    def _conv(self, geometry: Geometry, graded_bits: int, port: Any, into: Any) -> Conv:
+        """Lava's Conv: axes (x, y, channel), true convolution, so both kernel axes are turned round."""
+        conv = Conv(
+            weight=geometry.weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1).copy(),
+            input_shape=geometry.source[::-1],
+            stride=geometry.stride[::-1],
+            padding=geometry.padding[::-1],
+            dilation=geometry.dilation[::-1],
+            groups=geometry.groups,
+            num_message_bits=graded_bits,
+        )
+        port.reshape(new_shape=geometry.source).transpose(axes=(2, 1, 0)).connect(conv.s_in)
+        conv.a_out.transpose(axes=(2, 1, 0)).flatten().connect(into)
+        return conv
+
+    def run(self) -> tuple[float, float]:
+        """Run it all; (seconds to start, seconds to run)."""
+        begin = time.perf_counter()
+        WATCH.recorder = self.recorder
+        settings = Loihi2SimCfg(select_tag="fixed_pt")
+        self.recorder.create_runtime(run_cfg=settings)
+        started = time.perf_counter()
+        with WATCH.over():
+            self.recorder.run(condition=RunSteps(num_steps=self.machine_steps))
+        ended = time.perf_counter()
+        self.recorder.stop()
+        return started - begin, ended - started
+
+
+# --- an end in every case ---------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Ends the run when a process of it dies or time is up: Lava by itself would wait for ever, and leak its memory."""
+
+    def __init__(self) -> None:
+        self.recorder: Any = None
+        self.running = False
+        self.deadline = float("inf")
+        self.lock = threading.RLock()
+        self.main = os.getpid()
+
+    def begin(self, timeout: float | None) -> None:
+        if timeout is not None:
+            self.deadline = time.monotonic() + timeout
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._look, name="watch", daemon=True).start()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if os.getpid() != self.main:
+            os._exit(128 + number)
+        self.end(128 + number, f"ended by signal {number}")
+
+    @contextlib.contextmanager
+    def over(self) -> Iterator[None]:
+        """While this is open, no process of the run may end."""
+        self.running = True
+        yield
+        with self.lock:
+            self.running = False
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(0.2)
+            if time.monotonic() > self.deadline:
+                self.end(4, "out of time")
+            with self.lock:
+                if self.running and any(actor.exitcode is not None for actor in self._infrastructure.actors):
+                    self.end(3, "a process of the run ended before its time")
+
+    @property
+    def _infrastructure(self) -> Any:
+        return self.recorder.runtime._messaging_infrastructure
+
+    def end(self, code: int, why: str) -> None:
+        """Kill the processes of the run, free its shared memory and leave at once."""
+        with self.lock:
+            print(f"run_lava: {why}", file=sys.stderr, flush=True)
+            try:
+                infrastructure = self._infrastructure
+                for actor in infrastructure.actors:
+                    with contextlib.suppress(ValueError):  # already joined and closed
+                        actor.kill()
+                infrastructure.smm._manager.shutdown()
+            except AttributeError:  # not started yet
+                pass
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+
+
+def reporting(*args: Any, **kwargs: Any) -> None:
+    """What a process of the run executes; Lava keeps an exception to itself and waits."""
+    try:
+        LAVA_TARGET(*args, **kwargs)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        raise
+
+
+LAVA_TARGET = lava_runtime.target_fn
+WATCH = Watch()
+
+
+# --- in and out -------------------------------------------------------------------------------------------------------
+
+
+def read_stimulus(path: Path, program: Program) -> dict[str, Integers]:
+    """Integers [N, steps, *shape] for every input, 0 or 1 where it spikes, within its bits where it is graded."""
+    with np.load(path, allow_pickle=False) as file:
+        found = {key: file[key] for key in file.files}
+    stimulus: dict[str, Integers] = {}
+    for name, population in program.populations.items():
+        if population.kind != "Input":
+            continue
+        check(name in found, name, f"has no stimulus in {path.name}")
+        values = found[name]
+        check(values.dtype.kind in "iub", name, f"a stimulus of {values.dtype}, not of integers")
+        shape = (program.steps, *population.shape)
+        check(values.ndim > 1 and values.shape[1:] == shape, name, f"a stimulus {values.shape}, not [N, *{shape}]")
+        most = 2 ** (population.graded_bits - 1) - 1 if population.graded_bits else 1
+        least = -most if population.graded_bits else 0
+        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        check(least <= low and high <= most, name, f"a stimulus of {low}..{high}, not within {least}..{most}")
+        stimulus[name] = values.astype(np.int64)
+    lengths = {values.shape[0] for values in stimulus.values()}
+    check(len(lengths) <= 1, path.name, f"different numbers of samples: {sorted(lengths)}")
+    check(lengths != {0}, path.name, "no samples")
+    return stimulus
+
+
+def collect(machine: Machine, observed: set[str], folder: Path) -> dict[str, NDArray[Any]]:
+    """The recorded files as a trace with the phases taken off."""
+    steps, samples = machine.program.steps, machine.samples
+    trace: dict[str, NDArray[Any]] = {}
+    for index, (name, population) in enumerate(machine.spiking.items()):
+        window = slice(population.phase, population.phase + samples * steps)
+        shape = (samples, steps, *population.shape)
+        if population.kind == "Neuron":
+            raw = np.fromfile(folder / f"{index}.s", np.uint8)
+            trace[f"{name}.s"] = raw.reshape(machine.machine_steps, -1)[window].reshape(shape)
+        if name in observed:
+            raw = np.fromfile(folder / f"{index}.v", "<i4")
+            trace[f"{name}.v"] = raw.reshape(machine.machine_steps, -1)[window].reshape(shape).astype(np.int32)
+    return trace
+
+
+def run(program: Program, stimulus: Mapping[str, Integers], potentials: bool) -> dict[str, NDArray[Any]]:
+    """All samples in one run, or each in its own where state would pass from one to the next."""
+    spiking = [one for one in program.populations.values() if one.kind != "Input"]
+    check(bool(spiking), "program", "has no neurons")
+    observed = {one.name for one in spiking if potentials or one.kind == "Readout"}
+    count = next(iter(stimulus.values())).shape[0] if stimulus else 1
+    spans = [slice(0, count)] if program.stream else [slice(k, k + 1) for k in range(count)]
+    traces, started, ran = [], 0.0, 0.0
+    for span in spans:
+        part = {name: values[span] for name, values in stimulus.items()}
+        with tempfile.TemporaryDirectory(prefix="snncompile-lava-") as folder:
+            machine = Machine(program, part, observed, Path(folder))
+            seconds = machine.run()
+            traces.append(collect(machine, observed, Path(folder)))
+        started, ran = started + seconds[0], ran + seconds[1]
+    whole = {key: np.concatenate([trace[key] for trace in traces]) for key in traces[0]}
+    meta = {
+        "versions": versions(),
+        "steps": program.steps,
+        "samples": count,
+        "stream": program.stream,
+        "machine_steps": machine.machine_steps * len(spans),
+        "phases": {one.name: one.phase for one in spiking},
+        "processes": machine.processes,
+        "synapses": machine.notes,
+        "seconds": {"start": round(started, 3), "run": round(ran, 3)},
+        "steps_per_second": round(machine.machine_steps * len(spans) / ran, 2),
+    }
+    return {**whole, "meta": np.array(json.dumps(meta))}
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    found = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    return {**found, "lava": importlib.metadata.version("lava-nc")}
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write beside ``path`` and rename, so that a crash leaves nothing half written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run a compiled program on Lava's fixed-point CPU models.")
+    parser.add_argument("bundle", type=Path, help="folder with program.json and arrays.npz")
+    parser.add_argument("stimulus", type=Path, help="npz: integers [N, T, *shape] for every input")
+    parser.add_argument("out", type=Path, help="npz to write")
+    parser.add_argument("--potentials", action="store_true", help="record the potentials of every population")
+    parser.add_argument("--timeout", type=float, help="give up after so many seconds")
+    given = parser.parse_args(arguments)
+    WATCH.begin(given.timeout)
+    lava_runtime.target_fn = reporting
+    ProcGroupDiGraphs._find_proc_models = staticmethod(models)
+    try:
+        program = Reader(given.bundle).read()
+        write(given.out, run(program, read_stimulus(given.stimulus, program), given.potentials))
+    except Refusal as refusal:
+        WATCH.end(2, str(refusal))
+    except Exception:
+        traceback.print_exc()
+        WATCH.end(3, "failed")
+
+
+if __name__ == "__main__":
+    main()
