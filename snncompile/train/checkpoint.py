@@ -1,0 +1,154 @@
+"""Checkpoints: dicts of tensors and plain values, loaded with ``weights_only=True``, so that loading runs no code."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snncompile.errors import ReadError
+from snncompile.recipe import Recipe
+from snncompile.train.data import Split
+from snncompile.train.networks import Network
+
+FORMAT = "snncompile-checkpoint"
+RESUME_FORMAT = "snncompile-resume"
+VERSION = 1
+_TABLES = ("recipe", "weights", "versions", "metrics", "sample", "data")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network: its recipe and weights, how it got there, and 128 of its training inputs.
+
+    ``sample`` holds ``x`` float32 [n, ...] in the form the network sees and ``y`` int64 [n]; ``data`` says ``name``,
+    ``classes``, ``input_shape``, ``static``; ``metrics`` says ``epoch``, ``epochs``, ``finished`` and what was
+    measured.
+    """
+
+    path: Path
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    versions: dict[str, str]
+    metrics: dict[str, Any]
+    sample: dict[str, Tensor]
+    data: dict[str, Any]
+
+    def network(self) -> Network:
+        """The network with these weights, in eval mode."""
+        network = Network(self.recipe)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def save_checkpoint(path: Path, network: Network, metrics: Mapping[str, object], train: Split) -> None:
+    """Writes a checkpoint beside its place and renames it, so that a crash leaves the old one whole."""
+    recipe = network.recipe
+    chosen = np.sort(np.random.default_rng(recipe.training.seed).permutation(len(train))[:128])
+    assert train.y is not None, "training data have labels"
+    write(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "recipe": recipe.to_dict(),
+            "weights": network.state_dict(),
+            "versions": versions(),
+            "metrics": dict(metrics),
+            "sample": {
+                "x": torch.from_numpy(train.x[chosen]).to(torch.float32),
+                "y": torch.from_numpy(train.y[chosen]),
+            },
+            "data": {
+                "name": train.name,
+                "classes": list(train.classes),
+                "input_shape": list(recipe.input),
+                "static": train.static,
+                "digest": train.digest,
+            },
+        },
+    )
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads and checks a checkpoint. Raises ReadError: unreadable, truncated, foreign, hostile, or wrong weights."""
+    content = read(Path(path), FORMAT)
+    where = str(path)
+    for name in _TABLES:
+        if not isinstance(content.get(name), dict):
+            raise ReadError(f"lacks the table {name!r}", where=where, remedy="train again")
+    recipe = Recipe.from_dict(content["recipe"], where)
+    check_weights(where, recipe, content["weights"])
+    sample = content["sample"]
+    x, y = sample.get("x"), sample.get("y")
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or not torch.isfinite(x).all() or len(x) != len(y):
+        raise ReadError("its sample is damaged", where=where, why="x and y are tensors of one length")
+    tables = {name: content[name] for name in _TABLES if name != "recipe"}
+    return Checkpoint(path=Path(path), recipe=recipe, **tables)
+
+
+def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> None:
+    """Refuses weights that are missing, surplus, of another shape or type, or not finite, naming the tensor."""
+    with torch.device("meta"):
+        expected = Network(recipe).state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        wanted, found = expected.get(name), weights.get(name)
+        if wanted is None:
+            raise ReadError(f"has weights {name!r} that its recipe has no place for", where=where)
+        if not isinstance(found, Tensor):
+            raise ReadError(f"lacks the weights {name!r}", where=where)
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            shown = f"{found.dtype} {list(found.shape)}".removeprefix("torch.")
+            why = f"its recipe says {wanted.dtype} {list(wanted.shape)}".replace("torch.", "")
+            raise ReadError(f"the weights {name!r} are {shown}", where=where, why=why)
+        if not torch.isfinite(found).all():
+            raise ReadError(
+                f"the weights {name!r} hold NaN or infinity", where=where, remedy="train again, more slowly"
+            )
+
+
+def read(path: Path, form: str) -> dict[str, Any]:
+    """The content of a file written by ``write`` whose format is ``form``. Raises ReadError."""
+    where = str(path)
+    if not path.is_file():
+        raise ReadError("no such file", where=where)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged zip archives and hostile pickles raise a dozen different kinds
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = "it may be truncated, or not from snncompile train"
+        raise ReadError("cannot be loaded as tensors and plain values", where=where, why=why, remedy=remedy) from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or found != form:
+        raise ReadError(f"is no {form}", where=where, why=f"format is {found!r}")
+    if content.get("version") != VERSION:
+        raise ReadError(f"has version {content.get('version')!r}", where=where, why=f"this program reads {VERSION}")
+    return content
+
+
+def write(path: Path, content: Mapping[str, object]) -> None:
+    """``torch.save`` beside its place, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(dict(content), beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """What made the checkpoint."""
+    try:
+        own = metadata.version("snncompile")
+    except metadata.PackageNotFoundError:
+        own = "not installed"
+    found = {"snncompile": own, "torch": str(torch.__version__), "numpy": np.__version__}
+    return found | {"python": platform.python_version()}

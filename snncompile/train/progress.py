@@ -1,0 +1,38 @@
+"""A line on stderr that says how far the training is; nothing where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Redraws one line, five times a second at most."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self.total, self.stream = total, stream or sys.stderr
+        self.shown = self.stream.isatty()
+        self.start = self.last = time.monotonic()
+
+    def update(self, done: int, text: str) -> None:
+        """``done`` of ``total`` are done; the time left follows from the pace so far."""
+        now = time.monotonic()
+        if not self.shown or (now - self.last < 0.2 and done < self.total):
+            return
+        self.last = now
+        left = (now - self.start) / max(done, 1) * (self.total - done)
+        bar = ("#" * (24 * done // self.total)).ljust(24, ".")
+        self.stream.write(f"\r\x1b[2K{text}  [{bar}] {done}/{self.total}, {_clock(left)} left")
+        self.stream.flush()
+
+    def clear(self) -> None:
+        """Takes the line away, so that something else can be printed."""
+        if self.shown:
+            self.stream.write("\r\x1b[2K")
+            self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
