@@ -28,6 +28,11 @@ class FixedPoint:
         object.__setattr__(self, "mantissa", mantissa)
         object.__setattr__(self, "exponent", int(self.exponent))
 
+    @staticmethod
+    def number(mantissa: int, exponent: int = 0) -> FixedPoint:
+        """One number for all."""
+        return FixedPoint(np.asarray(mantissa, dtype=np.int64), exponent)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.mantissa.shape
@@ -51,7 +56,7 @@ def round_half_away(values: ArrayLike) -> Integers:
 
 def shift_toward_zero(values: Integers, bits: int) -> Integers:
     """``sign(x) * (abs(x) >> bits)``: division by ``2**bits`` that drops the fraction on both sides of zero."""
-    return np.sign(values) * (np.abs(values) >> bits)
+    return np.asarray(np.sign(values) * (np.abs(values) >> bits), dtype=np.int64)
 
 
 def shift_down(values: Integers, bits: int) -> Integers:

@@ -25,8 +25,8 @@ class Edge:
 class Graph:
     """Nodes by name and the edges between them. Edges into a node add.
 
-    Raises ``GraphError`` for an edge without an end or with a negative delay. Everything else that makes a graph wrong is
-    the grammar of its level (``ir/check.py``).
+    Raises ``GraphError`` for an edge without an end or with a negative delay. Everything else that makes a graph
+    wrong is the grammar of its level (``ir/check.py``).
     """
 
     def __init__(self, nodes: Mapping[str, Op], edges: Iterable[Edge]) -> None:

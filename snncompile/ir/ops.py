@@ -36,7 +36,8 @@ def _freeze(record: Any) -> None:
             object.__setattr__(record, item.name, array)
 
 
-def _number(value: float) -> Reals:
+def number(value: float) -> Reals:
+    """A parameter that is the same everywhere."""
     array = np.array(value, dtype=np.float64)
     array.setflags(write=False)
     return array
@@ -100,7 +101,9 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """``y[c, p] = sum (or mean over kernel cells, or max) of x[c, stride p - padding + k]``; padding counts as zeros."""
+    """``y[c, p] = sum (or mean over kernel cells, or max) of x[c, stride p - padding + k]``; padding counts as
+    zeros.
+    """
 
     kind: Literal["sum", "mean", "max"]
     kernel: Size
@@ -148,7 +151,9 @@ Reset = To | By
 
 @dataclass(frozen=True)
 class Slice:
-    """Neurons ``first .. first + count - 1`` (C order) of a population lie on ``core``."""
+    """Neurons ``first .. first + count - 1`` of a population lie on ``core``; counted row by row, channels
+    innermost.
+    """
 
     core: int
     first: int
@@ -165,22 +170,23 @@ class Neuron:
         w[t] = v[t] where s[t] = 0, else the reset                  ``To(value)`` or ``By(amount)``
         y[t] = amplitude s[t],   u[-1] = 0,   w[-1] = initial
 
-    ``gain``, ``amplitude`` and ``rest`` are folded away by the pass ``canonical``. A sample starts (u and w are put back) at
-    every step m with ``(m - phase) mod T = 0``. ``unit`` is what 1 of the potential is worth in the trained network;
-    ``cores`` is where the population lies. Source of the form: LIF of Wu et al. 2018 as used by TET, Eq. 1 to 3.
+    ``gain``, ``amplitude`` and ``rest`` are folded away by the pass ``canonical``. A sample starts (u and w are put
+    back) at every step m with ``(m - phase) mod T = 0``. ``unit`` is what 1 of the potential is worth in the trained
+    network; ``cores`` is where the population lies. Source of the form: LIF of Wu et al. 2018 as used by TET, Eq. 1
+    to 3.
     """
 
     shape: Shape
-    alpha: Param = field(default_factory=lambda: _number(1.0))
-    beta: Param = field(default_factory=lambda: _number(0.0))
-    threshold: Param = field(default_factory=lambda: _number(1.0))
-    bias: Param = field(default_factory=lambda: _number(0.0))
+    alpha: Param = field(default_factory=lambda: number(1.0))
+    beta: Param = field(default_factory=lambda: number(0.0))
+    threshold: Param = field(default_factory=lambda: number(1.0))
+    bias: Param = field(default_factory=lambda: number(0.0))
     fires: Literal[">", ">="] = ">"
-    reset: Reset = field(default_factory=lambda: To(_number(0.0)))
-    initial: Param = field(default_factory=lambda: _number(0.0))
-    gain: Param = field(default_factory=lambda: _number(1.0))
+    reset: Reset = field(default_factory=lambda: To(number(0.0)))
+    initial: Param = field(default_factory=lambda: number(0.0))
+    gain: Param = field(default_factory=lambda: number(1.0))
     amplitude: float = 1.0
-    rest: Param = field(default_factory=lambda: _number(0.0))
+    rest: Param = field(default_factory=lambda: number(0.0))
     unit: float = 1.0
     phase: int = 0
     cores: tuple[Slice, ...] = ()
@@ -193,13 +199,13 @@ class Neuron:
 class Readout:
     """The non-spiking output of the papers: ``a[t] = decay a[t-1] + x[t] + bias``, read at the last step of a sample.
 
-    ``sum``: a[T-1]; ``mean``: a[T-1] / T; ``weighted``: a[T-1] / sum of the weights decay^(T-1-t); ``last``: x[T-1] + bias
-    (decay = 0). ``decay`` is 1 for sum and mean. ``unit``, ``phase`` and ``cores`` as in ``Neuron``.
+    ``sum``: a[T-1]; ``mean``: a[T-1] / T; ``weighted``: a[T-1] / sum of the weights decay^(T-1-t); ``last``: x[T-1] +
+    bias (decay = 0). ``decay`` is 1 for sum and mean. ``unit``, ``phase`` and ``cores`` as in ``Neuron``.
     """
 
     shape: Shape
     kind: Literal["sum", "mean", "weighted", "last"] = "mean"
-    bias: Param = field(default_factory=lambda: _number(0.0))
+    bias: Param = field(default_factory=lambda: number(0.0))
     decay: float = 1.0
     unit: float = 1.0
     phase: int = 0

@@ -34,8 +34,12 @@ def shapes(graph: Graph) -> dict[str, Shape]:
     def of(name: str, op: Op, arriving: list[Shape]) -> Shape:
         different = sorted(set(arriving))
         if len(different) > 1:
-            shown = ", ".join(f"{edge.source} {list(shape)}" for edge, shape in zip(graph.into(name), arriving, strict=True))
-            raise GraphError(f"its incoming shapes differ: {shown}", where=graph.label(name), why="edges into a node add")
+            shown = ", ".join(
+                f"{edge.source} {list(shape)}" for edge, shape in zip(graph.into(name), arriving, strict=True)
+            )
+            raise GraphError(
+                f"its incoming shapes differ: {shown}", where=graph.label(name), why="edges into a node add"
+            )
         return shape_of(graph.label(name), op, different[0] if different else None)
 
     return _settle(graph, of, "shape")
@@ -64,7 +68,9 @@ def _settle(graph: Graph, of: Callable[[str, Op, list[T]], T], what: str) -> dic
             else:
                 left.append(name)
         if len(left) == len(waiting):
-            raise GraphError(f"its {what} depends on itself", where=graph.label(left[0]), remedy="a loop needs a population")
+            raise GraphError(
+                f"its {what} depends on itself", where=graph.label(left[0]), remedy="a loop needs a population"
+            )
         waiting = left
     return known
 
@@ -160,7 +166,7 @@ def _pooled(op: Pool, signal: Signal) -> Signal:
             return Count(most * cells, signal.amplitude / cells if op.kind == "mean" else signal.amplitude)
         case Fixed(), "sum":
             return Fixed(signal.bits + (cells - 1).bit_length(), signal.unit)
-        case (Signed() | Analog() | Fixed()), _:
+        case ((Signed() | Analog() | Fixed()), _):
             return Analog()
         case _:
             raise AssertionError(kind(op))

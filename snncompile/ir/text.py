@@ -6,8 +6,8 @@
     conv1 = Conv(weight='float64[16,1,3,3]:5d0c6f2a91b4', padding=[1, 1]) <- input
     lif1  = Neuron(shape=[16, 8, 8], beta=0.5) <- conv1, input@2
 
-Fields at their default are left out; arrays of up to eight numbers are written out, larger ones by type, shape and the head
-of their SHA-256, so that two texts are equal where the graphs are. ``source@2`` is an edge of delay 2.
+Fields at their default are left out; arrays of up to eight numbers are written out, larger ones by type, shape and
+the head of their SHA-256, so that two texts are equal where the graphs are. ``source@2`` is an edge of delay 2.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def same(one: Graph, other: Graph) -> bool:
 
 
 def _call(op: Op) -> str:
-    plain = to_plain(op, lambda _, array: array.tolist() if array.size <= WRITTEN_OUT else digest(array), defaults=False)
+    plain = to_plain(
+        op, lambda _, array: array.tolist() if array.size <= WRITTEN_OUT else digest(array), defaults=False
+    )
     return f"{kind(op)}({', '.join(f'{key}={value!r}' for key, value in plain.items())})"
 
 

@@ -1,0 +1,177 @@
+"""What the machine lacks is rewritten, or refused by name with the reason.
+
+Rewritten: a chain of linear ops between two populations becomes one synapse, and every pair of populations gets
+synapses of its own (a machine has no synapse that feeds another synapse, and shares none between populations). Exact
+but for float64 rounding. Refused, all at once: what the sheet says the machine's neurons, spikes and read-outs cannot
+do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from snncompile.errors import InternalError, NotRepresentable
+from snncompile.ir.graph import Edge, Graph
+from snncompile.ir.ops import (
+    By,
+    Conv,
+    Dense,
+    Flatten,
+    Input,
+    Neuron,
+    Norm,
+    Op,
+    Output,
+    Pool,
+    Readout,
+    Scale,
+    Shape,
+    Synapse,
+    number,
+    real,
+)
+from snncompile.ir.shapes import shape_of, shapes
+from snncompile.ir.signals import Spike
+from snncompile.passes import Passed
+from snncompile.passes.compose import Linear, as_conv, compose
+from snncompile.target import Target
+
+
+def legalise(graph: Graph, target: Target) -> Passed:
+    """Rewrite or refuse. Raises ``NotRepresentable`` with every fault found."""
+    faults = [f"{graph.label(name)}: {fault}" for name in graph.order for fault in _faults(graph, name, target)]
+    if faults:
+        raise NotRepresentable(
+            "\n  ".join(["cannot be carried:", *faults]) if len(faults) > 1 else faults[0],
+            where=target.name,
+            remedy="train the network without it, or choose another target (`snncompile targets`)",
+        )
+    return Passed(_single_synapses(graph))
+
+
+def _faults(graph: Graph, name: str, target: Target) -> list[str]:
+    op = graph.nodes[name]
+    match op:
+        case Neuron():
+            return _neuron_faults(op, target)
+        case Norm():
+            return ["a norm that is not folded has no weights of its own"]
+        case Pool(kind="max"):
+            return ["a maximum over spikes is no sum of synapses"]
+        case Readout(kind="last" | "weighted"):
+            return [f"the read-out {op.kind!r} needs a decay that the machine's accumulator does not have"]
+        case Dense() | Conv() if op.bias is not None:
+            return ["its bias is not constant in the population it reaches"]
+        case Input() if not isinstance(op.signal, Spike) and not target.spike.graded:
+            return [
+                f"the input is {type(op.signal).__name__.lower()}, the machine receives binary spikes"
+                f" ({target.cite('spike.graded')})"
+            ]
+        case Output() if any(not isinstance(graph.nodes[edge.source], Neuron | Readout) for edge in graph.into(name)):
+            return ["reads a signal that no population holds"]
+        case _:
+            return []
+
+
+def _neuron_faults(op: Neuron, target: Target) -> list[str]:
+    faults = []
+    if isinstance(op.reset, By):
+        if not target.neuron.soft_reset:
+            faults.append(f"soft reset ({target.cite('neuron.soft_reset')} is false)")
+    elif np.any(real(op.reset.value)) and target.neuron.reset == "zero":
+        faults.append(f"its reset is to another value than zero ({target.cite('neuron.reset')})")
+    if np.any(real(op.initial)) and not target.neuron.initial_potential:
+        faults.append(f"it starts from a potential other than zero ({target.cite('neuron.initial_potential')})")
+    if op.fires != target.neuron.fires:
+        faults.append(f"it fires at {op.fires}, the machine at {target.neuron.fires} ({target.cite('neuron.fires')})")
+    for what, value in (("threshold", op.threshold), ("alpha", op.alpha), ("beta", op.beta)):
+        if target.neuron.per == "population" and np.unique(real(value)).size > 1:
+            faults.append(f"its {what} differs inside the population ({target.cite('neuron.per')})")
+    if np.any(real(op.alpha) <= 0) or np.any(real(op.alpha) > 1):
+        faults.append("alpha must lie in (0, 1]")
+    if np.any(real(op.beta) < 0) or np.any(real(op.beta) > 1):
+        faults.append("beta must lie in [0, 1]")
+    return faults
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way of linear ops from one population to another."""
+
+    source: str
+    target: str
+    nodes: tuple[str, ...]
+    delay: int
+
+
+def _ways(graph: Graph, target: str) -> list[_Way]:
+    """Every way that ends in a population, in the order of its edges."""
+    found: list[_Way] = []
+    waiting: list[tuple[str, tuple[str, ...], int]] = [
+        (edge.source, (), edge.delay) for edge in reversed(graph.into(target))
+    ]
+    while waiting:
+        name, nodes, delay = waiting.pop()
+        if isinstance(graph.nodes[name], Input | Neuron):
+            found.append(_Way(name, target, nodes, delay))
+        else:
+            waiting += [(e.source, (name, *nodes), delay + e.delay) for e in reversed(graph.into(name))]
+    return found
+
+
+def _single_synapses(graph: Graph) -> Graph:
+    extent = shapes(graph)
+    nodes: dict[str, Op] = {
+        name: op for name, op in graph.nodes.items() if isinstance(op, Input | Neuron | Readout | Output)
+    }
+    edges = [edge for edge in graph.edges if isinstance(graph.nodes[edge.target], Output)]
+    for target in graph.names(Neuron, Readout):
+        for way in _ways(graph, target):
+            op = _as_synapse(graph, way, extent[way.source])
+            name = _name(graph, way, nodes)
+            nodes[name] = op
+            edges.append(Edge(way.source, name, way.delay))
+            if shape_of(name, op, extent[way.source]) != extent[target]:
+                view = f"{name}_flat"
+                nodes[view] = Flatten()
+                edges += [Edge(name, view), Edge(view, target)]
+            else:
+                edges.append(Edge(name, target))
+    return _in_order(nodes, edges)
+
+
+def _as_synapse(graph: Graph, way: _Way, shape: Shape) -> Synapse:
+    """The ops of a way composed into one."""
+    ops: list[Linear] = []
+    for name in way.nodes:
+        op = graph.nodes[name]
+        if not isinstance(op, Dense | Conv | Pool | Scale | Flatten):
+            raise InternalError(f"{graph.label(name)} on a linear way")
+        ops.append(op)
+    current: Linear = Flatten()
+    for op in ops:
+        current = op if isinstance(current, Flatten) and op is ops[0] else compose(current, op, shape)
+    if isinstance(current, Pool):
+        return as_conv(current, shape[0])
+    return Scale(number(1.0)) if isinstance(current, Flatten) else current
+
+
+def _name(graph: Graph, way: _Way, taken: dict[str, Op]) -> str:
+    """The name of the last weights on the way; with the source or target where that is taken."""
+    weights = [name for name in way.nodes if isinstance(graph.nodes[name], Dense | Conv)]
+    base = (weights or list(way.nodes) or [f"{way.source}_to_{way.target}"])[-1]
+    for name in (base, f"{base}_from_{way.source}", f"{base}_from_{way.source}_to_{way.target}"):
+        if name not in taken:
+            return name
+    index = 2
+    while f"{base}_{index}" in taken:
+        index += 1
+    return f"{base}_{index}"
+
+
+def _in_order(nodes: dict[str, Op], edges: list[Edge]) -> Graph:
+    """Nodes in the order of computation, which is how people read them."""
+    order = Graph(nodes, edges).order
+    return Graph({name: nodes[name] for name in order}, edges)

@@ -1,0 +1,219 @@
+"""Parameters to the target's integers. The one pass that loses anything; it says how much.
+
+For a population with threshold theta, weights W and bias b, one ``unit`` (what an integer weight of 1 is worth)::
+
+    W' = step round(W q / (unit step)), clipped to the sheet's range        q: what 1 of the source is worth
+    threshold' = theta / unit, bias' = b / unit as mantissa 2^exponent, decays as mantissa / 2^bits
+
+The unit is chosen by the error it makes in the potential on calibration data, with the inputs and resets of the
+unquantised network (teacher forcing), so that clipping a few large weights can win over coarse steps for all. Units
+for which a current could leave the machine's range are no candidates; the worst case over all inputs decides that,
+not the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from snncompile.errors import LoweringError, NotRepresentable
+from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
+from snncompile.ir.connections import connections, synapse_of
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, To, real
+from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike
+from snncompile.passes.quantise_unit import Candidate, Incoming, choose_unit, integer_weights, worst_sum
+from snncompile.run import reference
+from snncompile.run.trace import Array
+from snncompile.target import Target
+
+
+@dataclass(frozen=True)
+class Range:
+    """A quantity in weight units: its limit on the machine, and the worst case over all inputs (None: unbounded)."""
+
+    limit: float
+    worst: float | None
+
+    @property
+    def proven(self) -> bool:
+        """Whether no input at all can leave the range."""
+        return self.worst is not None and self.worst <= self.limit
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What quantisation did to one population. ``error``: root mean square in the potential, in thresholds."""
+
+    name: str
+    unit: float
+    threshold: int
+    error: float
+    clipped: int
+    weights: int
+    current: Range
+    potential: Range
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """The graph in integers and what each population lost."""
+
+    graph: Graph
+    layers: tuple[Layer, ...]
+
+
+def quantise(graph: Graph, target: Target, calibration: Mapping[str, Array]) -> Quantised:
+    """Quantise a legal graph; ``calibration``: input name -> reals [samples, steps, *shape].
+
+    Raises ``NotRepresentable`` where no unit keeps a population inside the machine's widths.
+    """
+    steps = next(iter(calibration.values())).shape[1]
+    trace = reference.run(graph, calibration)
+    sent: dict[str, Array] = {name: spikes.astype(np.float64) for name, spikes in trace.spikes.items()}
+    bits = target.spike.input_bits
+    while True:
+        coded = {name: _code(graph.nodes[name], calibration[name], bits) for name in graph.names(Input)}
+        try:
+            return _quantised(graph, target, trace.potentials, trace.spikes, sent | dict(calibration), coded, steps)
+        except NotRepresentable:
+            if bits <= 2 or not any(isinstance(signal, Fixed) for signal in coded.values()):
+                raise
+            bits -= 1  # coarser inputs leave the sums more room
+
+
+def encode(signal: Signal, values: Array) -> Integers:
+    """What an input of the quantised graph receives for real ``values``: units of ``signal.unit``, clipped to its
+    bits.
+    """
+    if not isinstance(signal, Fixed):
+        return round_half_away(values)
+    return np.clip(round_half_away(np.asarray(values, dtype=np.float64) / signal.unit), -signal.most, signal.most)
+
+
+def _code(op: Op, values: Array, bits: int) -> Signal:
+    """How an input reaches the machine: spikes as they are, numbers as signed integers of at most ``bits`` bits."""
+    assert isinstance(op, Input)
+    match op.signal:
+        case Spike() | Fixed():
+            return op.signal
+        case Signed():
+            return Fixed(2)
+        case Count():
+            return Fixed(op.signal.most.bit_length() + 1, op.signal.amplitude)
+        case Analog():
+            most = int(2 ** (bits - 1)) - 1
+            largest = float(np.max(np.abs(values))) or 1.0
+            levels = _exact_levels(np.unique(np.abs(values)) / largest, most)
+            return Fixed(int(levels).bit_length() + 1, largest / levels)
+
+
+def _exact_levels(values: Reals, most: int) -> int:
+    """The smallest number of levels on which all ``values`` (0 to 1) lie; ``most`` where there is none."""
+    if len(values) <= most + 1:
+        for levels in range(1, most + 1):
+            scaled = values * levels
+            if np.abs(scaled - np.rint(scaled)).max() < 1e-6:
+                return levels
+    return most
+
+
+def _quantised(
+    graph: Graph,
+    target: Target,
+    potentials: Mapping[str, Array],
+    spikes: Mapping[str, Array],
+    sent: Mapping[str, Array],
+    coded: Mapping[str, Signal],
+    steps: int,
+) -> Quantised:
+    changed: dict[str, Op] = {}
+    for name, signal in coded.items():
+        op = graph.nodes[name]
+        assert isinstance(op, Input)
+        changed[name] = replace(op, signal=signal)
+    layers = []
+    every = connections(graph)
+    for name in graph.names(Neuron, Readout):
+        incoming = []
+        for connection in (c for c in every if c.target == name):
+            signal = coded.get(connection.source, Spike())
+            unit, most = (signal.unit, signal.most) if isinstance(signal, Fixed) else (1.0, 1)
+            values = sent[connection.source]
+            exact = encode(signal, values).astype(np.float64) if isinstance(signal, Fixed) else values
+            synapse = synapse_of(graph, connection)
+            incoming.append(Incoming(connection.synapse, synapse, unit, most, values, exact, connection.delay))
+        population = graph.nodes[name]
+        assert isinstance(population, Neuron | Readout)
+        best = choose_unit(name, population, incoming, target, potentials[name], spikes.get(name), steps)
+        for item in incoming:
+            changed[item.name] = _integer_synapse(item, best.unit, target)
+        changed[name] = _integer_population(name, population, best, target)
+        layers.append(_layer(name, population, incoming, best, target, steps))
+    return Quantised(graph.edit(changed), tuple(layers))
+
+
+def _integer_synapse(item: Incoming, unit: float, target: Target) -> Synapse:
+    weight = FixedPoint(integer_weights(item, unit, target))
+    match item.synapse:
+        case Dense():
+            return Dense(weight)
+        case Conv() as op:
+            return Conv(weight, None, op.stride, op.padding, op.dilation, op.groups)
+        case Scale():
+            return Scale(weight)
+
+
+def _integer_population(name: str, op: Neuron | Readout, best: Candidate, target: Target) -> Neuron | Readout:
+    if isinstance(op, Readout):
+        return replace(op, bias=best.bias, unit=best.unit)
+    bits = target.decay.bits
+    alpha = int(round_half_away(np.unique(real(op.alpha))[0] * 2**bits))
+    beta = int(round_half_away(np.unique(real(op.beta))[0] * 2**bits))
+    if not 1 <= alpha <= 2**bits or not 0 <= beta < 2**bits:
+        raise LoweringError(
+            f"its decays {real(op.alpha)} and {real(op.beta)} have no form in {bits} bits",
+            where=f"{name} (Neuron)",
+            why=target.cite("decay.bits"),
+        )
+    return replace(
+        op,
+        alpha=FixedPoint.number(alpha, -bits),
+        beta=FixedPoint.number(beta, -bits),
+        threshold=FixedPoint.number(best.threshold),
+        bias=best.bias,
+        reset=To(FixedPoint.number(0)),
+        initial=FixedPoint.number(0),
+        unit=best.unit,
+    )
+
+
+def _layer(
+    name: str, op: Neuron | Readout, incoming: list[Incoming], best: Candidate, target: Target, steps: int
+) -> Layer:
+    weights = [integer_weights(item, best.unit, target) for item in incoming]
+    clipped = sum(
+        int(np.sum(np.abs(real_weight) > max(-target.weight.least, target.weight.most) + target.weight.step / 2))
+        for real_weight in (item.real_weight * item.unit / best.unit for item in incoming)
+    )
+    arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
+    limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
+    if isinstance(op, Readout):
+        current, lasting = arriving, float(steps)
+    else:
+        current = arriving / float(real(op.alpha).max())
+        lasting = min(float(steps), 1 / float(real(op.beta).max())) if np.any(real(op.beta)) else float(steps)
+    potential = lasting * (current + float(np.abs(best.bias.real).max(initial=0.0)))
+    room = 2 ** (target.potential.bits - 1 - target.potential.fraction_bits) - 1
+    return Layer(
+        name,
+        best.unit,
+        best.threshold,
+        best.error,
+        clipped,
+        sum(weight.size for weight in weights),
+        Range(float(limit), float(current)),
+        Range(float(room), float(potential)),
+    )

@@ -1,0 +1,206 @@
+"""The search for one population's unit: candidates, the error each makes in the potential, the widths it must keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from snncompile.errors import NotRepresentable
+from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Conv, Dense, Neuron, Readout, Scale, Shape, Synapse, real
+from snncompile.run import linear
+from snncompile.run.reference import apply_linear
+from snncompile.run.trace import Array
+from snncompile.target import Target
+
+CANDIDATES = 28  # units tried for a population, geometric from "nothing clipped" to an eighth of it
+WORK = 6e10  # multiplications spent on one population's search; fewer samples are used where it would take more
+ROOM = 1.25  # the potential's range exceeds what calibration saw by this factor
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One synapse op into a population: what its source sends on calibration data, in reals and as the machine gets
+    it.
+    """
+
+    name: str
+    synapse: Synapse
+    unit: float  # what 1 of the source's integers is worth
+    most: int  # the largest magnitude of those integers
+    values: Array  # [samples, steps, *shape]
+    coded: Array  # the same as integers (float64)
+    delay: int
+
+    @property
+    def real_weight(self) -> Reals:
+        return real(self.synapse.factor if isinstance(self.synapse, Scale) else self.synapse.weight)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A unit with what follows from it, and its error in the potential (root mean square, in thresholds)."""
+
+    unit: float
+    threshold: int
+    bias: FixedPoint
+    error: float
+
+
+def choose_unit(
+    name: str,
+    op: Neuron | Readout,
+    incoming: list[Incoming],
+    target: Target,
+    potential: Array,
+    spikes: Array | None,
+    steps: int,
+) -> Candidate:
+    """The admissible unit with the least error. Raises ``NotRepresentable`` where none is admissible."""
+    part = _samples(incoming, potential)
+    theta = float(np.max(np.abs(real(op.threshold)))) if isinstance(op, Neuron) else 0.0
+    norm = theta or float(np.std(potential[:part])) or 1.0
+    wanted = [_currents(item, item.real_weight, item.values[:part], op.shape) for item in incoming]
+    best: Candidate | None = None
+    reason = ""
+    for unit in _units(op, incoming, target, theta):
+        weights = [integer_weights(item, unit, target) for item in incoming]
+        bias = fixed_bias(real(op.bias) / unit, target)
+        reason = _outside(op, incoming, weights, bias, unit, target, potential, steps)
+        if reason:
+            continue
+        error = np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None]
+        for item, weight, exact in zip(incoming, weights, wanted, strict=True):
+            error = error + (_currents(item, weight.astype(np.float64), item.coded[:part], op.shape) * unit - exact)
+        shape = (part, steps, *op.shape)
+        rms = _in_potential(op, np.broadcast_to(error, shape), None if spikes is None else spikes[:part]) / norm
+        if best is None or rms < best.error:
+            threshold = int(round_half_away(theta / unit)) if isinstance(op, Neuron) else target.threshold.most
+            best = Candidate(unit, threshold, bias, rms)
+    if best is None:
+        raise NotRepresentable(
+            f"no scale keeps it inside the machine's widths: {reason}", where=f"{name} ({type(op).__name__})"
+        )
+    return best
+
+
+def integer_weights(item: Incoming, unit: float, target: Target) -> Integers:
+    """``step * round(W q / (unit step))``, clipped to the sheet's range."""
+    sheet = target.weight
+    scaled = round_half_away(item.real_weight * (item.unit / (unit * sheet.step))) * sheet.step
+    return np.clip(scaled, sheet.least, sheet.most)
+
+
+def fixed_bias(bias: Reals, target: Target) -> FixedPoint:
+    """A bias (in weight units) as mantissa and the smallest exponent that holds it, both as the sheet has them."""
+    grid = bias * 2.0**target.potential.fraction_bits
+    largest = float(np.abs(grid).max(initial=0.0))
+    exponent = 0
+    while exponent < target.bias.exponent_most and largest / 2**exponent > target.bias.mantissa_most:
+        exponent += 1
+    mantissa = round_half_away(grid / 2**exponent)
+    return FixedPoint(mantissa, exponent - target.potential.fraction_bits)
+
+
+def worst_sum(item: Incoming, weight: Integers) -> float:
+    """The largest magnitude that one neuron can receive through a synapse op in one step, in weight units."""
+    positive, negative = np.maximum(weight, 0), np.maximum(-weight, 0)
+    match item.synapse:
+        case Scale():
+            one_way = both = float(np.abs(weight).max(initial=0))
+        case _:
+            axes = tuple(range(1, weight.ndim))
+            one_way = float(np.maximum(positive.sum(axis=axes), negative.sum(axis=axes)).max(initial=0))
+            both = float((positive + negative).sum(axis=axes).max(initial=0))
+    return one_way if item.most == 1 else both * item.most
+
+
+def _samples(incoming: list[Incoming], potential: Array) -> int:
+    """How many calibration samples the search can afford."""
+    neurons = float(np.prod(potential.shape[2:]))
+    work = 1.0
+    for item in incoming:
+        fan_in = 1.0 if isinstance(item.synapse, Scale) else float(np.prod(item.real_weight.shape[1:]))
+        work += fan_in * neurons * potential.shape[1]
+    return int(np.clip(WORK / (work * CANDIDATES), 1, len(potential)))
+
+
+def _units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta: float) -> list[float]:
+    """Candidate units, largest first; the threshold is a whole number of each."""
+    largest = max((float(np.abs(item.real_weight).max(initial=0.0)) * item.unit for item in incoming), default=0.0)
+    coarse = largest / target.weight.most
+    if coarse == 0.0:  # no weights at all: only the bias matters
+        coarse = max(theta, float(np.abs(real(op.bias)).max(initial=0.0)), 1.0) / 4096
+    grid = np.geomspace(16.0 if isinstance(op, Readout) else 4.0, 0.125, CANDIDATES) * coarse
+    if not theta:
+        return [float(unit) for unit in grid]
+    steps = np.clip(round_half_away(theta / grid), max(1, target.threshold.least), target.threshold.most)
+    return [theta / int(count) for count in np.unique(steps)]
+
+
+def _outside(
+    op: Neuron | Readout,
+    incoming: list[Incoming],
+    weights: list[Integers],
+    bias: FixedPoint,
+    unit: float,
+    target: Target,
+    potential: Array,
+    steps: int,
+) -> str:
+    """Which of the machine's widths a unit breaks; empty where none."""
+    fraction = target.potential.fraction_bits
+    arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
+    alpha = 1.0 if isinstance(op, Readout) else float(real(op.alpha).min())
+    if arriving > target.sum_most or arriving / alpha >= 2 ** (target.current.bits - 1 - fraction):
+        return f"its inputs can add up to {arriving:.0f} ({target.cite('sum.most')})"
+    mantissa = bias.mantissa
+    if mantissa.max(initial=0) > target.bias.mantissa_most or mantissa.min(initial=0) < target.bias.mantissa_least:
+        return f"its bias needs {int(np.abs(mantissa).max())} ({target.cite('bias.mantissa_most')})"
+    room = 2 ** (target.potential.bits - 1 - fraction)
+    if isinstance(op, Readout):
+        total = steps * (arriving + float(np.abs(bias.real).max(initial=0.0)))
+        return (
+            "" if total <= target.threshold.most else f"its sum can reach {total:.0f} ({target.cite('threshold.most')})"
+        )
+    reached = float(np.abs(potential).max(initial=0.0)) / unit
+    return "" if reached * ROOM < room else f"its potential reaches {reached:.0f} ({target.cite('potential.bits')})"
+
+
+def _currents(item: Incoming, weight: Reals, values: Array, shape: Shape) -> Array:
+    """What a synapse op delivers to a population of ``shape`` for source values [samples, steps, ...], delay
+    included.
+    """
+    flat = values.reshape(-1, *values.shape[2:])
+    match item.synapse:
+        case Dense():
+            y = linear.dense(flat, weight)
+        case Conv() as conv:
+            y = linear.conv(flat, weight, conv.stride, conv.padding, conv.dilation, conv.groups)
+        case Scale():
+            y = apply_linear(Graph({"scale": Scale(weight)}, ()), "scale", flat)
+    result = y.reshape(*values.shape[:2], *shape)
+    late = min(item.delay, result.shape[1])
+    return (
+        np.concatenate([np.zeros_like(result[:, :late]), result[:, : result.shape[1] - late]], axis=1)
+        if late
+        else result
+    )
+
+
+def _in_potential(op: Neuron | Readout, error: Array, spikes: Array | None) -> float:
+    """Root mean square of a current's error as it adds up in the potential, between the resets that were recorded."""
+    alpha = 1.0 if isinstance(op, Readout) else real(op.alpha)
+    beta = 0.0 if isinstance(op, Readout) else real(op.beta)
+    current = np.zeros_like(error[:, 0])
+    held = np.zeros_like(error[:, 0])
+    total = 0.0
+    for step in range(error.shape[1]):
+        current = (1.0 - alpha) * current + error[:, step]
+        held = (1.0 - beta) * held + current
+        total += float(np.mean(held**2))
+        if spikes is not None:
+            held = np.where(spikes[:, step], 0.0, held)
+    return float(np.sqrt(total / error.shape[1]))

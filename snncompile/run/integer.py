@@ -1,0 +1,169 @@
+"""The meaning of a graph in integers: int64, the sheet's rounding, wrap and saturation. With ``reference`` the
+definition.
+
+The equations are those of Lava's fixed-point LIF (``lava-nc/lava`` 0.10.0, ``src/lava/proc/lif/models.py``), with the
+sheet's numbers in place of constants; ``F`` are the potential's fraction bits, ``D`` the bits of a decay::
+
+    u[t] = wrap(decay(u[t-1], alpha) + (x[t] << F))
+    v[t] = saturate(decay(w[t-1], beta) + u[t] + bias)
+    s[t] = v[t] > threshold << F
+    decay(z, a) = z (2^D - a 2^D) / 2^D, rounded as the sheet says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncompile.errors import GraphError, InternalError
+from snncompile.fixed import FixedPoint, as_fixed, decay, overflow, saturate
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import By, Conv, Dense, Flatten, Neuron, Norm, Param, Pool, Readout, Scale, To
+from snncompile.run import linear
+from snncompile.run.steps import Arithmetic, Fired, State, drive
+from snncompile.run.trace import Trace
+from snncompile.target import Target
+
+Array = NDArray[Any]
+
+
+def run(
+    graph: Graph,
+    stimulus: Mapping[str, Array],
+    target: Target,
+    *,
+    stream: bool = False,
+    forced: Mapping[str, Array] | None = None,
+) -> Trace:
+    """Run a graph in a target's integers. Potentials are in units of ``2**-fraction_bits`` weight units.
+
+    Any level: parameters that are not ``FixedPoint`` yet are taken where they lie on the machine's grid, and refused
+    with ``GraphError`` naming the node where they do not (a Norm never does).
+    """
+    machine = IntegerGraph(graph, target)
+    return drive(
+        graph,
+        stimulus,
+        Arithmetic(
+            np.int64, machine.linear, machine.fire, machine.settle, machine.emit, machine.integrate, machine.rest
+        ),
+        stream=stream,
+        forced=forced,
+    )
+
+
+class IntegerGraph:
+    """A graph's parameters on a target's grid, and the steps computed with them."""
+
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph, self.target = graph, target
+        self.fraction = target.potential.fraction_bits
+        self.neurons = {name: self._neuron(name) for name in graph.names(Neuron)}
+        self.readouts = {name: self._readout(name) for name in graph.names(Readout)}
+        self.weights = {name: self._weight(name) for name in graph.names(Dense, Conv, Scale)}
+
+    def _grid(self, name: str, what: str, value: Param, fraction: int) -> Array:
+        """A parameter in units of ``2**-fraction``."""
+        try:
+            fixed = value if isinstance(value, FixedPoint) else as_fixed(value, -fraction)
+        except ValueError as error:
+            raise GraphError(
+                f"its {what} is no integer of {self.target.name}",
+                where=self.graph.label(name),
+                why=str(error),
+                remedy="quantise the graph first, or run it in reals",
+            ) from error
+        return fixed.on_grid(fraction)
+
+    def _weight(self, name: str) -> Array:
+        op = self.graph.nodes[name]
+        assert isinstance(op, Dense | Conv | Scale)
+        if not isinstance(op, Scale) and op.bias is not None:
+            if not isinstance(op.bias, FixedPoint) and not op.bias.any():
+                pass  # a bias of zeros says nothing
+            else:
+                raise GraphError("biases of synapses are not on the machine", where=self.graph.label(name))
+        return self._grid(name, "weight", op.factor if isinstance(op, Scale) else op.weight, 0)
+
+    def _neuron(self, name: str) -> dict[str, Any]:
+        op, bits = self.graph.nodes[name], self.target.decay.bits
+        assert isinstance(op, Neuron)
+        if float(np.max(np.abs(_plain(op.gain) - 1))) or op.amplitude != 1.0 or np.any(_plain(op.rest)):
+            raise GraphError("gain, amplitude and rest must be folded first", where=self.graph.label(name))
+        value = op.reset.value if isinstance(op.reset, To) else op.reset.amount
+        return {
+            "alpha": self._grid(name, "alpha", op.alpha, bits),
+            "beta": self._grid(name, "beta", op.beta, bits),
+            "bias": self._grid(name, "bias", op.bias, self.fraction),
+            "threshold": self._grid(name, "threshold", op.threshold, self.fraction),
+            "reset": self._grid(name, "reset", value, self.fraction),
+            "initial": self._grid(name, "initial potential", op.initial, self.fraction),
+        }
+
+    def _readout(self, name: str) -> Array:
+        op = self.graph.nodes[name]
+        assert isinstance(op, Readout)
+        if op.decay != 1.0:
+            raise GraphError("only sums and means are integers", where=self.graph.label(name))
+        return self._grid(name, "bias", op.bias, self.fraction)
+
+    def linear(self, name: str, x: Array) -> Array:
+        """An op without state on integers [batch, *shape]."""
+        op = self.graph.nodes[name]
+        match op:
+            case Dense():
+                return linear.dense(x, self.weights[name])
+            case Conv():
+                return linear.conv(x, self.weights[name], op.stride, op.padding, op.dilation, op.groups)
+            case Scale():
+                return np.asarray(x * self.weights[name])
+            case Pool(kind="sum" | "max"):
+                return linear.pool(x, op.kind, op.kernel, op.stride, op.padding)
+            case Flatten():
+                return x.reshape(len(x), -1)
+            case Norm() | Pool():
+                raise GraphError("has no integer form", where=self.graph.label(name), remedy="fold it first")
+            case _:
+                raise InternalError(f"{self.graph.label(name)} is no linear op")
+
+    def fire(self, name: str, x: Array, state: State) -> Fired:
+        """One step of a population up to the reset."""
+        own, sheet = self.neurons[name], self.target
+        bits, rounding = sheet.decay.bits, sheet.decay.rounding
+        drive_ = decay(state.u, own["alpha"], bits, rounding) + (x << self.fraction)
+        state.u = overflow(drive_, sheet.current.bits, sheet.current.overflow)
+        raw = decay(state.w, own["beta"], bits, rounding) + state.u + own["bias"]
+        v = overflow(raw, sheet.potential.bits, sheet.potential.overflow)
+        op = self.graph.nodes[name]
+        assert isinstance(op, Neuron)
+        return Fired(v, v > own["threshold"] if op.fires == ">" else v >= own["threshold"])
+
+    def settle(self, name: str, fired: Fired, s: Array, state: State) -> None:
+        """The reset."""
+        op = self.graph.nodes[name]
+        assert isinstance(op, Neuron)
+        amount = self.neurons[name]["reset"]
+        state.w = fired.v - s * amount if isinstance(op.reset, By) else np.where(s, amount, fired.v)
+
+    def emit(self, name: str, s: Array) -> Array:
+        """A spike is 1."""
+        return s.astype(np.int64)
+
+    def integrate(self, name: str, x: Array, state: State) -> Array:
+        """One step of a read-out: a population that never fires and never decays."""
+        total = state.w + overflow(x << self.fraction, self.target.current.bits, self.target.current.overflow)
+        return saturate(total + self.readouts[name], self.target.potential.bits)
+
+    def rest(self, name: str, batch: int) -> State:
+        """The state at the start of a sample."""
+        op = self.graph.nodes[name]
+        assert isinstance(op, Neuron | Readout)
+        w = np.zeros((batch, *op.shape), dtype=np.int64)
+        return State(np.zeros_like(w), w + self.neurons[name]["initial"] if isinstance(op, Neuron) else w)
+
+
+def _plain(value: Param) -> Array:
+    return value.real if isinstance(value, FixedPoint) else value
