@@ -12,16 +12,19 @@ if [ -n "$named" ] && "$named" -c 'import lava.magma' >/dev/null 2>&1 </dev/null
     exit 0
 fi
 if [ ! -f "$stamp" ] || [ constraints-lava.txt -nt "$stamp" ]; then
-    if [ -n "$named" ] && "$named" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null </dev/null; then
+    if [ -z "$named" ]; then
+        python=$(scripts/find-python.sh 3.10) || exit 3
+    elif "$named" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null </dev/null; then
         python=$named
     else
-        python=$(scripts/find-python.sh 3.10) || exit 3
+        echo "SNNCOMPILE_LAVA_PYTHON names $named, which has no Lava and is no Python 3.10" >&2
+        exit 1
     fi
     echo "== creating .venv-lava with $python" >&2
     rm -rf .venv-lava
     "$python" -m venv .venv-lava
     echo "== installing Lava" >&2
-    .venv-lava/bin/python -m pip install --quiet -c constraints-lava.txt lava-nc >&2
+    .venv-lava/bin/python -m pip install -qq -c constraints-lava.txt lava-nc >&2
     .venv-lava/bin/python -c 'import lava.magma'
     touch "$stamp"
 fi

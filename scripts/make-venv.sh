@@ -18,12 +18,12 @@ if [ ! -f .venv/.base ] || [ -f .venv/.installing ]; then
     "$python" -m venv .venv
     say "installing torch"
     # First and alone, with its exact version: resolved together with others, a larger build may be chosen.
-    .venv/bin/python -m pip install --quiet "$(grep '^torch==' constraints.txt)"
+    .venv/bin/python -m pip install -qq "$(grep '^torch==' constraints.txt)"
     touch .venv/.base
 fi
 rm -f "$stamp"
 touch .venv/.installing
 say "installing snncompile[$extras]"
-.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[$extras]"
+.venv/bin/python -m pip install -qq -c constraints.txt -e ".[$extras]"
 rm .venv/.installing
 touch "$stamp"
