@@ -7,19 +7,20 @@ cd "$(dirname "$0")/.."
 named=${SNNCOMPILE_LAVA_PYTHON:-}
 stamp=.venv-lava/.ready
 
-if [ -n "$named" ] && "$named" -c 'import lava.magma' >/dev/null 2>&1 </dev/null; then
-    command -v "$named"
-    exit 0
-fi
-if [ ! -f "$stamp" ] || [ constraints-lava.txt -nt "$stamp" ]; then
-    if [ -z "$named" ]; then
-        python=$(scripts/find-python.sh 3.10) || exit 3
-    elif "$named" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null </dev/null; then
-        python=$named
-    else
+python=
+if [ -n "$named" ]; then
+    if "$named" -c 'import lava.magma' >/dev/null 2>&1 </dev/null; then
+        command -v "$named"
+        exit 0
+    fi
+    if ! "$named" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2>/dev/null </dev/null; then
         echo "SNNCOMPILE_LAVA_PYTHON names $named, which has no Lava and is no Python 3.10" >&2
         exit 1
     fi
+    python=$named
+fi
+if [ ! -f "$stamp" ] || [ constraints-lava.txt -nt "$stamp" ]; then
+    [ -n "$python" ] || python=$(scripts/find-python.sh 3.10) || exit 3
     echo "== creating .venv-lava with $python" >&2
     rm -rf .venv-lava
     "$python" -m venv .venv-lava
