@@ -396,8 +396,10 @@ def models(proc: Any) -> list[Any]:
 class Machine:
     """The processes of a program with the stimulus of the samples of one run."""
 
-    def __init__(self, program: Program, stimulus: Mapping[str, Integers], observed: set[str], folder: Path) -> None:
-        self.program, self.stimulus = program, stimulus
+    def __init__(
+        self, program: Program, stimulus: Mapping[str, Integers], observed: set[str], folder: Path, unroll: int
+    ) -> None:
+        self.program, self.stimulus, self.unroll = program, stimulus, unroll
         self.samples = next(iter(stimulus.values())).shape[0] if stimulus else 1
         self.machine_steps = self.samples * program.steps + program.last_phase
         self.spiking = {name: one for name, one in program.populations.items() if one.kind != "Input"}
@@ -447,7 +449,7 @@ class Machine:
         if connection.op["op"] == "Conv":
             geometry = Geometry.of(connection, source, target)
             note["synapses"] = geometry.synapses
-            if note["synapses"] > UNROLL_MOST:
+            if note["synapses"] > self.unroll:
                 note["process"] = "Conv"
                 return self._conv(geometry, source.graded_bits, port, into)
             weights = geometry.unroll()
@@ -616,7 +618,7 @@ def collect(machine: Machine, observed: set[str], folder: Path) -> dict[str, NDA
     return trace
 
 
-def run(program: Program, stimulus: Mapping[str, Integers], potentials: bool) -> dict[str, NDArray[Any]]:
+def run(program: Program, stimulus: Mapping[str, Integers], potentials: bool, unroll: int) -> dict[str, NDArray[Any]]:
     """All samples in one run, or each in its own where state would pass from one to the next."""
     spiking = [one for one in program.populations.values() if one.kind != "Input"]
     check(bool(spiking), "program", "has no neurons")
@@ -627,7 +629,7 @@ def run(program: Program, stimulus: Mapping[str, Integers], potentials: bool) ->
     for span in spans:
         part = {name: values[span] for name, values in stimulus.items()}
         with tempfile.TemporaryDirectory(prefix="snncompile-lava-") as folder:
-            machine = Machine(program, part, observed, Path(folder))
+            machine = Machine(program, part, observed, Path(folder), unroll)
             seconds = machine.run()
             traces.append(collect(machine, observed, Path(folder)))
         started, ran = started + seconds[0], ran + seconds[1]
@@ -672,13 +674,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="npz to write")
     parser.add_argument("--potentials", action="store_true", help="record the potentials of every population")
     parser.add_argument("--timeout", type=float, help="give up after so many seconds")
+    parser.add_argument("--unroll", type=int, default=UNROLL_MOST, help="most synapses of a convolution to unroll")
     given = parser.parse_args(arguments)
     WATCH.begin(given.timeout)
     lava_runtime.target_fn = reporting
     ProcGroupDiGraphs._find_proc_models = staticmethod(models)
     try:
         program = Reader(given.bundle).read()
-        write(given.out, run(program, read_stimulus(given.stimulus, program), given.potentials))
+        write(given.out, run(program, read_stimulus(given.stimulus, program), given.potentials, given.unroll))
     except Refusal as refusal:
         WATCH.end(2, str(refusal))
     except Exception:
