@@ -106,8 +106,8 @@ def run(
     """Run the program in ``bundle`` (``program.json``, ``arrays.npz``) on Lava.
 
     ``stimulus`` holds integers [N, T, *shape] for every input. ``timeout`` is in seconds; by default it is far above
-    what the work should take. ``log`` gets one line before and one after. Raises ``ToolError`` when there is no interpreter,
-    when Lava would not run the program as it is written, when it fails, and when time is up.
+    what the work should take. ``log`` gets one line before and one after. Raises ``ToolError`` when there is no
+    interpreter, when Lava would not run the program as it is written, when it fails, and when time is up.
     """
     python = find_interpreter()
     if python is None:
