@@ -1,0 +1,145 @@
+"""From a trained graph to a placed program: the order of the passes.
+
+    read     what the frontend gave
+      fold_norm   batch normalisation into the weights
+      canonical   one form of neuron, biases in the populations
+      fuse_pool   mean pools become sums, linear neighbours compose
+    folded
+      legalise    one synapse between two populations; what the machine lacks is refused
+      quantise    the target's integers                                   the one lossy step
+    fixed
+      balance     phases and delays
+    timed
+      place       cores
+    placed
+
+After every level its grammar is checked, so that a pass that broke the graph is named here and not by a chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from snncompile.errors import GraphError, InternalError, LoweringError
+from snncompile.ir.check import Level, check
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Input
+from snncompile.ir.store import Program
+from snncompile.ir.text import to_text
+from snncompile.passes.balance import balance, streams
+from snncompile.passes.canonical import canonical
+from snncompile.passes.fold_norm import fold_norm
+from snncompile.passes.fuse_pool import fuse_pool
+from snncompile.passes.legalise import legalise
+from snncompile.passes.place import place
+from snncompile.passes.quantise import Layer, encode, quantise
+from snncompile.run.trace import Array
+from snncompile.target import Target
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Every level of a network on its way to a target. ``layers``: what quantisation did; ``notes``: what passes
+    said.
+    """
+
+    target: Target
+    levels: Mapping[Level, Graph]
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...]
+    steps: int
+
+    @property
+    def program(self) -> Program:
+        """The placed graph with what its machine must know."""
+        return Program(
+            self.levels["placed"], "placed", self.target.name, self.steps, stream=streams(self.levels["fixed"])
+        )
+
+
+def fold(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
+    """From ``read`` to ``folded``, which needs no target. Raises ``LoweringError`` with the reasons where a norm
+    stays.
+    """
+    _check(graph, "read", None)
+    notes: list[str] = []
+    for rewrite in (fold_norm, canonical, fuse_pool):
+        passed = rewrite(graph)
+        graph = passed.graph
+        notes += [f"{rewrite.__name__}: {note}" for note in passed.notes]
+    try:
+        check(graph, "folded")
+    except GraphError as error:
+        if not notes:
+            raise InternalError(f"{error}\n{to_text(graph)}") from error
+        raise LoweringError("cannot be folded", where="folded", why="; ".join(notes)) from error
+    return graph, tuple(notes)
+
+
+def compile_graph(
+    graph: Graph,
+    target: Target,
+    calibration: Mapping[str, Array],
+    log: Callable[[str], None] = lambda line: None,
+) -> Compiled:
+    """Lower a ``read`` graph to a target; ``calibration``: input name -> reals [samples, steps, *shape].
+
+    ``steps``, the length of a sample, is that of the calibration data. Raises ``LoweringError`` and its kin.
+    """
+    levels: dict[Level, Graph] = {"read": graph}
+    levels["folded"], notes = fold(graph)
+    log("folded: " + _size(levels["folded"]))
+    legal = legalise(levels["folded"], target).graph
+    quantised = quantise(legal, target, calibration)
+    levels["fixed"] = _check(quantised.graph, "fixed", target)
+    log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
+    balanced = balance(levels["fixed"], target)
+    levels["timed"] = _check(balanced.graph, "timed", target)
+    placed = place(levels["timed"], target)
+    levels["placed"] = _check(placed.graph, "placed", target)
+    notes += tuple(f"balance: {note}" for note in balanced.notes) + tuple(f"place: {note}" for note in placed.notes)
+    log("placed: " + ", ".join(placed.notes))
+    steps = next(iter(calibration.values())).shape[1]
+    return Compiled(target, levels, quantised.layers, notes, steps)
+
+
+def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
+    """A stimulus in reals as the inputs of a ``fixed`` graph receive it: integers [samples, steps, *shape]."""
+    inputs = {name: op for name, op in graph.nodes.items() if isinstance(op, Input)}
+    return {name: encode(op.signal, stimulus[name]) for name, op in inputs.items()}
+
+
+def shown(graph: Graph, x: Array, steps: int) -> dict[str, Array]:
+    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus.
+
+    Raises ``GraphError`` where ``x`` is neither, or where the graph has more than one input.
+    """
+    inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
+    if len(inputs) != 1:
+        raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
+    ((name, shape),) = inputs.items()
+    if x.shape[1:] == shape:
+        return {name: np.broadcast_to(x[:, None], (len(x), steps, *shape))}
+    if x.shape[1:] == (steps, *shape):
+        return {name: x}
+    raise GraphError(
+        f"data of shape {list(x.shape)} fit neither images {list(shape)} nor frames {[steps, *shape]}", where=name
+    )
+
+
+def _check(graph: Graph, level: Level, target: Target | None) -> Graph:
+    """The graph, if it is what its level admits. A fault in what a pass made is ours, not the user's."""
+    try:
+        check(graph, level, target)
+    except GraphError as error:
+        if level == "read":
+            raise
+        raise InternalError(f"{error}\n{to_text(graph)}") from error
+    return graph
+
+
+def _size(graph: Graph) -> str:
+    return f"{len(graph.nodes)} nodes, {len(graph.edges)} edges"
