@@ -29,6 +29,8 @@ Shape = tuple[int, ...]
 MOST_FEATURES = 1 << 20
 """Widths beyond this are taken for a slip of the pen (or a hostile file) before anything is allocated."""
 
+MOST_KERNEL = 99
+
 DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar10-subset", "nmnist")
 EVENT_SETS = ("nmnist",)
 """Data sets that come as event frames, one frame a step; the others are images shown at every step."""
@@ -275,7 +277,7 @@ def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
         ("tet.lambda", 0.0 <= tet.mix <= 1.0, "from 0 to 1"),
         ("training.epochs", training.epochs >= 1, "at least 1"),
         ("training.batch", training.batch >= 2, "at least 2: batch norm needs two samples"),
-        ("training.learning_rate", training.learning_rate > 0.0, "positive"),
+        ("training.learning_rate", 0.0 < training.learning_rate <= 100.0, "positive, and 100 at most"),
         ("training.seed", 0 <= training.seed < 2**32, "from 0 to 2^32 - 1"),
         ("training.evaluate_every", training.evaluate_every >= 1, "at least 1"),
     )
@@ -336,8 +338,9 @@ def _layer(text: str, start: int, item: str, shape: Shape) -> Layer:
         if size > min(shape[1:]):
             raise _Slip(f"pools {size}x{size} out of {shape[1]}x{shape[2]}", text, start, item)
         return AveragePool(size, (shape[0], shape[1] // size, shape[2] // size))
-    if numbers["kernel"] % 2 == 0:
-        raise _Slip("even kernel", text, start, item, "padding k//2 keeps the size only for odd kernels")
+    if numbers["kernel"] % 2 == 0 or numbers["kernel"] > MOST_KERNEL:
+        remedy = f"kernels are odd, so that padding k//2 keeps the size, and at most {MOST_KERNEL}"
+        raise _Slip(f"kernel {numbers['kernel']}", text, start, item, remedy)
     stride = numbers.get("stride", 1)
     extent = [(size - 1) // stride + 1 for size in shape[1:]]
     return Convolution(numbers["channels"], numbers["kernel"], stride, (numbers["channels"], *extent))

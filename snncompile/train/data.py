@@ -89,7 +89,7 @@ def load(
     steps: int | None = None,
     most: int = 1,
 ) -> Split:
-    """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file, ``x.npz[:count]``, ``x.npy[:count]``.
+    """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``.
 
     Args:
         spec: what to read; ``count`` takes the first so many samples.

@@ -72,10 +72,10 @@ def read_events(path: Path) -> tuple[Labels, Labels, Labels, Labels]:
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz``, or the one of an ``.npy`` as ``x``; no pickles."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}
-        with loaded:
+        with path.open("rb") as file:  # opened here: numpy leaves a file open whose archive is damaged
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"x": loaded}
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ReadError("is no array file that can be read", where=str(path), why=str(error).splitlines()[0]) from error

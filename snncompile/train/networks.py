@@ -93,17 +93,21 @@ class Network(nn.Module):
             if not isinstance(module, LIF):
                 signals[step.name] = _Signal(module(arriving.value), arriving.static)
                 continue
-            timed = self._steps_apart(self._repeated(arriving))
+            timed = self._timed(arriving)
             spikes, potentials = module.integrate(timed)
             if trace is not None:
                 trace[f"{step.name}.s"] = spikes.transpose(0, 1)
                 trace[f"{step.name}.v"] = potentials.transpose(0, 1)
             signals[step.name] = _Signal(spikes.flatten(0, 1), static=False)
-        outputs = self._repeated(self._added([signals[source] for source in self.plan[-1].sources]))
-        return self._steps_apart(outputs).transpose(0, 1)
+        outputs = self._added([signals[source] for source in self.plan[-1].sources])
+        return self._timed(outputs).transpose(0, 1)
 
-    def _steps_apart(self, merged: Tensor) -> Tensor:
-        return merged.reshape(self.steps, -1, *merged.shape[1:])
+    def _timed(self, signal: _Signal) -> Tensor:
+        """[T, B, ...]; what is the same at every step is not copied."""
+        value = signal.value
+        if signal.static:
+            return value.expand(self.steps, *value.shape)
+        return value.reshape(self.steps, -1, *value.shape[1:])
 
     def _shown(self, x: Tensor) -> _Signal:
         shape = self.recipe.input
@@ -117,17 +121,12 @@ class Network(nn.Module):
             why=f"{self.recipe.name} takes images [B, {', '.join(map(str, shape))}] or frames of {self.steps} steps",
         )
 
-    def _repeated(self, signal: _Signal) -> Tensor:
-        if not signal.static:
-            return signal.value
-        return signal.value.unsqueeze(0).expand(self.steps, *signal.value.shape).flatten(0, 1)
-
     def _added(self, arriving: list[_Signal]) -> _Signal:
         if len(arriving) == 1:
             return arriving[0]
         if all(signal.static for signal in arriving):
             return _Signal(sum((signal.value for signal in arriving[1:]), arriving[0].value), static=True)
-        values = [self._repeated(signal) for signal in arriving]
+        values = [self._timed(signal).flatten(0, 1) for signal in arriving]
         return _Signal(sum(values[1:], values[0]), static=False)
 
 

@@ -7,10 +7,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+_ONE = torch.ones(())
 
-def triangle(distance: Tensor, width: float) -> Tensor:
+
+def triangle(potential: Tensor, threshold: float, width: float, out: Tensor | None = None) -> Tensor:
     """The surrogate of TET, Eq. 5: ``max(0, width - |v - threshold|) / width^2``; its area is 1 for every width."""
-    return distance.abs().neg_().add_(width).clamp_(min=0.0).mul_(1.0 / width**2)
+    slope = torch.empty_like(potential) if out is None else out
+    torch.sub(potential, threshold, out=slope)
+    torch.sub(torch.tensor(width, dtype=slope.dtype), slope.abs_(), out=slope)
+    return slope.clamp_(min=0.0).mul_(1.0 / width**2)
 
 
 class _Integrate(torch.autograd.Function):
@@ -18,21 +23,25 @@ class _Integrate(torch.autograd.Function):
 
     Forward, for x [T, ...]: ``v[t] = decay w[t-1] + x[t]``, ``s[t] = v[t] > threshold``, ``w[t] = v[t] (1 - s[t])``.
     Backward, G being the surrogate at v[t]: ``dv[t] = ds[t] G + decay dv[t+1] (1 - s[t] - v[t] G)``; a detached reset
-    lacks the term ``v[t] G``. ``dx[t] = dv[t]``. One function for the whole loop keeps one tensor (v) instead of six.
+    lacks the term ``v[t] G``. ``dx[t] = dv[t]``.
+
+    Half of a training step on a CPU would be spent here, most of it on fresh memory. So one function does the whole
+    loop, keeps v and s only, and writes into the same few buffers at every step.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, neuron: LIF) -> tuple[Tensor, Tensor]:
-        potentials = torch.empty_like(x)
-        spikes = torch.empty_like(x)
-        rest: Tensor | None = None
+        potentials, spikes = torch.empty_like(x), torch.empty_like(x)
+        after = torch.empty_like(x[0])
         for t in range(x.shape[0]):
-            if rest is None:
-                potentials[t].copy_(x[t])
+            v, s = potentials[t], spikes[t]
+            if t == 0:
+                v.copy_(x[0])
             else:
-                torch.add(x[t], rest, alpha=neuron.decay, out=potentials[t])
-            spikes[t].copy_(neuron.fired(potentials[t]))
-            rest = potentials[t] * (1.0 - spikes[t])
+                torch.add(x[t], after, alpha=neuron.decay, out=v)
+            neuron.fire(v, s)
+            torch.mul(v, s, out=after)
+            torch.sub(v, after, out=after)
         ctx.save_for_backward(potentials, spikes)
         ctx.neuron = neuron
         ctx.mark_non_differentiable(potentials)
@@ -47,16 +56,16 @@ class _Integrate(torch.autograd.Function):
         potentials, spikes = ctx.saved_tensors
         neuron: LIF = ctx.neuron
         result = torch.empty_like(potentials)
-        later: Tensor | None = None
-        for t in reversed(range(potentials.shape[0])):
-            slope = triangle(potentials[t] - neuron.threshold, neuron.width)
+        slope, kept = torch.empty_like(potentials[0]), torch.empty_like(potentials[0])
+        last = len(potentials) - 1
+        for t in range(last, -1, -1):
+            triangle(potentials[t], neuron.threshold, neuron.width, out=slope)
             torch.mul(upstream[t], slope, out=result[t])
-            if later is not None:
-                kept = 1.0 - spikes[t]
+            if t < last:
+                torch.sub(_ONE, spikes[t], out=kept)
                 if not neuron.detach_reset:
                     kept.addcmul_(potentials[t], slope, value=-1.0)
-                result[t].addcmul_(later, kept, value=neuron.decay)
-            later = result[t]
+                result[t].addcmul_(result[t + 1], kept, value=neuron.decay)
         return result, None
 
 
@@ -83,9 +92,12 @@ class LIF(nn.Module):
     def extra_repr(self) -> str:
         return f"decay={self.decay}, fires v {self.fires} {self.threshold}, width={self.width}"
 
-    def fired(self, potential: Tensor) -> Tensor:
-        """Which neurons fire at this potential."""
-        return potential > self.threshold if self.fires == ">" else potential >= self.threshold
+    def fire(self, potential: Tensor, out: Tensor) -> None:
+        """Writes 1 where a neuron fires at this potential, else 0."""
+        if self.fires == ">":
+            torch.gt(potential, self.threshold, out=out)
+        else:
+            torch.ge(potential, self.threshold, out=out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes [T, ...] for input [T, ...]."""

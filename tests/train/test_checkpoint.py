@@ -1,0 +1,111 @@
+"""Checkpoints: what is in them, and every way in which one may be wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from snncompile.errors import ReadError
+from snncompile.train import checkpoint
+from snncompile.train.checkpoint import load_checkpoint
+from snncompile.train.data import load_for
+from snncompile.train.networks import Network
+
+
+@pytest.fixture
+def saved(small, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    recipe = small()
+    path = tmp_path / "ckpt.pt"
+    metrics = {"epoch": 1, "epochs": 3, "finished": False}
+    checkpoint.save_checkpoint(path, Network(recipe), metrics, load_for(recipe, "train"))
+    return path
+
+
+def test_content(saved: Path) -> None:
+    found = load_checkpoint(saved)
+    assert found.recipe.name == "small"
+    assert found.sample["x"].shape == (128, 1, 8, 8)
+    assert found.sample["x"].dtype == torch.float32
+    assert found.sample["y"].dtype == torch.int64
+    assert found.sample["y"].unique().numel() == 10
+    assert (found.data["name"], found.data["input_shape"], found.data["static"]) == ("digits", [1, 8, 8], True)
+    assert not found.metrics["finished"]
+    assert not found.network().training
+
+
+Damage = Callable[[dict[str, Any]], None]
+
+
+def put(table: str, name: str, value: object) -> Damage:
+    def damage(content: dict[str, Any]) -> None:
+        content[table][name] = value
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c.pop("weights"), "lacks the table 'weights'"),
+        (lambda c: c.update(format="other"), "is no snncompile-checkpoint (format is 'other')"),
+        (lambda c: c.update(version=2), "has version 2 (this program reads 1)"),
+        (lambda c: c["weights"].pop("modules_of.fc1.bias"), "lacks the weights 'modules_of.fc1.bias'"),
+        (put("weights", "extra", torch.zeros(1)), "weights 'extra' that its recipe has no place for"),
+        (put("weights", "modules_of.fc1.bias", torch.zeros(11)), "the weights 'modules_of.fc1.bias' are float32 [11]"),
+        (put("weights", "modules_of.fc1.bias", torch.zeros(10).double()), "are float64 [10]"),
+        (put("weights", "modules_of.fc1.bias", torch.full((10,), torch.nan)), "hold NaN or infinity"),
+        (put("weights", "modules_of.norm1.running_var", torch.full((4,), torch.inf)), "'modules_of.norm1.running_var'"),
+        (put("sample", "x", None), "its sample is damaged"),
+        (put("recipe", "tet", {"steps": 0, "lambda": 0.05, "phi": 1.0}), "recipe, tet.steps: out of range"),
+        (put("recipe", "network", {"input": [1, 8, 8], "architecture": "1048576C99-10FC"}), "the weights"),
+    ],
+)
+def test_damage_is_named(saved: Path, damage: Damage, message: str) -> None:
+    content = torch.load(saved, weights_only=True)
+    damage(content)
+    torch.save(content, saved)
+    with pytest.raises(ReadError, match=re.escape(message)) as caught:
+        load_checkpoint(saved)
+    assert caught.value.where.startswith(str(saved))
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 2000, -200])
+def test_truncated(saved: Path, length: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:length])
+    with pytest.raises(ReadError, match="cannot be loaded") as caught:
+        load_checkpoint(saved)
+    assert "\n" not in str(caught.value)
+
+
+class _Hostile:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.victim),)
+
+
+def test_a_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
+    victim, path = tmp_path / "made", tmp_path / "ckpt.pt"
+    torch.save({"format": checkpoint.FORMAT, "version": 1, "weights": _Hostile(victim)}, path)
+    with pytest.raises(ReadError, match="cannot be loaded as tensors and plain values"):
+        load_checkpoint(path)
+    assert not victim.exists()
+
+
+def test_a_bare_tensor_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "ckpt.pt")
+    with pytest.raises(ReadError, match="is no snncompile-checkpoint"):
+        load_checkpoint(tmp_path / "ckpt.pt")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="no such file"):
+        Network.from_checkpoint(tmp_path / "ckpt.pt")

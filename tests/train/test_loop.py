@@ -1,0 +1,124 @@
+"""The loop: it learns, it resumes to the bit, it refuses to overwrite, and it leaves nothing half done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from snncompile.errors import ReadError
+from snncompile.recipe import Recipe
+from snncompile.train.data import load_for
+from snncompile.train.loop import accuracy, learning_rate, train
+from snncompile.train.networks import Network
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
+
+
+def stop_after(epoch: int):
+    """A log in which the user presses Ctrl-C as an epoch is reported."""
+
+    def log(line: str) -> None:
+        if line.startswith(f"epoch {epoch}/"):
+            raise KeyboardInterrupt
+
+    return log
+
+
+def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(small, tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole.pt", tmp_path / "parted.pt"
+    assert train(small(), None, whole, log=silent).finished
+    assert not train(small(), None, parted, log=stop_after(1)).finished
+    assert not train(small(), None, parted, resume=True, log=stop_after(2)).finished
+    outcome = train(small(), None, parted, resume=True, log=silent)
+    assert outcome.finished
+    left, right = (torch.load(path, weights_only=True) for path in (whole, parted))
+    for name, weights in left["weights"].items():
+        assert torch.equal(weights, right["weights"][name]), name
+    assert left["metrics"]["test_accuracy"] == right["metrics"]["test_accuracy"]
+    records = [json.loads(line) for line in (tmp_path / "parted.pt.metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "parted.pt",
+        "parted.pt.metrics.jsonl",
+        "whole.pt",
+        "whole.pt.metrics.jsonl",
+    ]
+
+
+def test_an_interruption_says_how_to_go_on(small, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        stop_after(1)(line)
+
+    out = tmp_path / "ckpt.pt"
+    assert not train(small(), None, out, log=log).finished
+    assert lines[-1] == f"interrupted: 1 epochs are saved in {out}; go on with --resume -o {out}"
+
+
+def test_a_checkpoint_is_not_overwritten(small, tmp_path: Path) -> None:
+    out = tmp_path / "ckpt.pt"
+    train(small(training={"epochs": 2}), None, out, log=stop_after(1))
+    with pytest.raises(ReadError, match="unfinished training; go on with --resume"):
+        train(small(training={"epochs": 2}), None, out, log=silent)
+    with pytest.raises(ReadError, match="another recipe"):
+        train(small(training={"epochs": 2, "seed": 8}), None, out, resume=True, log=silent)
+    train(small(training={"epochs": 1}), None, out, force=True, log=silent)
+    before = out.read_bytes()
+    with pytest.raises(ReadError, match="exists; name another file"):
+        train(small(training={"epochs": 1}), None, out, log=silent)
+    assert train(small(training={"epochs": 1}), None, out, resume=True, log=silent).finished
+    assert out.read_bytes() == before
+    with pytest.raises(ReadError, match="is a folder"):
+        train(small(), None, tmp_path, log=silent)
+
+
+def test_nothing_to_resume(small, tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="no such file"):
+        train(small(), None, tmp_path / "ckpt.pt", resume=True, log=silent)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "optimiser", "epoch"])
+def test_a_damaged_resume_file(small, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "ckpt.pt"
+    train(small(), None, out, log=stop_after(1))
+    path = tmp_path / "ckpt.pt.resume"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-500])
+    else:
+        content = torch.load(path, weights_only=True)
+        content[damage] = {} if damage == "optimiser" else "one"
+        torch.save(content, path)
+    with pytest.raises(ReadError, match=r"ckpt\.pt\.resume"):
+        train(small(), None, out, resume=True, log=silent)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(small, tmp_path: Path) -> None:
+    recipe = small(tet={"lambda": 1.0, "phi": 1e30})
+    with pytest.raises(ReadError, match="the loss is"):
+        train(recipe, None, tmp_path / "ckpt.pt", log=silent)
+
+
+def test_cosine_ends_at_zero(small) -> None:
+    recipe = small()
+    assert learning_rate(recipe, 0, 10) == 0.01
+    assert learning_rate(recipe, 5, 10) == pytest.approx(0.005)
+    assert learning_rate(recipe, 10, 10) == pytest.approx(0.0)
+
+
+def test_digits_are_learned(tmp_path: Path) -> None:
+    """A third of the shipped recipe already knows the digits; the whole one is better."""
+    recipe = Recipe.load("digits-tet")
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=4))
+    out = tmp_path / "ckpt.pt"
+    outcome = train(recipe, None, out, log=silent)
+    assert outcome.metrics["test_accuracy"] > 0.93
+    network = Network.from_checkpoint(out)
+    assert accuracy(network, load_for(recipe, "test")) == outcome.metrics["test_accuracy"]
