@@ -1,0 +1,312 @@
+"""The ladder: every level of a network is run, and compared with the rung above it.
+
+    0 checkpoint   torch        what was trained
+    1 read         reference    the same spikes; a difference must lie inside the proven rounding bound, and is listed
+    2 folded       reference    likewise
+    3 fixed        integer      the one lossy rung: spike distance, accuracy
+    4 timed        integer      bit-equal after the latency shift
+    5 placed       cpu          bit-equal
+    6 device       Lava         bit-equal
+
+Rungs 0 to 3 are teacher-forced: each population runs on the spikes recorded at rung 0 and is reset by them, so that
+one tie does not drown what follows. The verdict is exact Hamming on (layer, step, neuron).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snncompile.backends import lava
+from snncompile.compile import Compiled, encoded, shown
+from snncompile.errors import Disagreement
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Neuron, Readout, real
+from snncompile.ir.store import save
+from snncompile.run import integer, reference
+from snncompile.run.bounds import FLOAT32, FLOAT64, bounds
+from snncompile.run.cpu import Simulator
+from snncompile.run.trace import Array, Divergence, Trace, first_divergence
+
+LISTED = 10  # explained differences that a rung names one by one
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One spike that differs, with all that decides whether it may."""
+
+    population: str
+    sample: int
+    step: int
+    neuron: tuple[int, ...]
+    above: float  # potential on the rung above
+    below: float
+    threshold: float
+    bound: float
+
+    @property
+    def margin(self) -> float:
+        """How far the potential is from the threshold."""
+        return abs(self.below - self.threshold)
+
+    @property
+    def explained(self) -> bool:
+        """Whether rounding alone can make this difference."""
+        return self.margin <= self.bound
+
+    def __str__(self) -> str:
+        index = ",".join(map(str, self.neuron))
+        return (
+            f"{self.population}[{index}], step {self.step}, sample {self.sample}: potential {self.above:.9g} above, "
+            f"{self.below:.9g} here, threshold {self.threshold:.9g}, margin {self.margin:.3g}, "
+            f"rounding bound {self.bound:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One comparison. ``verdict``: recorded, same, explained, measured, bit-equal, left out, or DIFFERENT."""
+
+    number: int
+    level: str
+    run_by: str
+    against: str
+    verdict: str
+    compared: int = 0
+    different: int = 0
+    note: str = ""
+    flips: tuple[Flip, ...] = ()
+    distance: Mapping[str, float] | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.verdict != "DIFFERENT"
+
+    def demand(self) -> None:
+        """Raise ``Disagreement`` where the rung does not hold."""
+        if not self.holds:
+            raise Disagreement(
+                f"{self.different} of {self.compared} values differ; first {self.note}",
+                where=f"rung {self.number}, {self.level} ({self.run_by} against {self.against})",
+                remedy="please report this with `snncompile show` of the checkpoint: a level must not change a spike",
+            )
+
+
+class Ladder:
+    """The rungs of one compiled network on some data.
+
+    ``trained`` is what torch recorded on the same data (None for a graph that has no torch behind it). ``x`` are
+    images or frames as the network sees them, ``labels`` [samples] or None.
+    """
+
+    def __init__(self, compiled: Compiled, x: Array, labels: Array | None, trained: Trace | None) -> None:
+        self.compiled, self.labels, self.trained = compiled, labels, trained
+        self.stimulus = {
+            name: np.asarray(values, dtype=np.float64)
+            for name, values in shown(compiled.levels["read"], x, compiled.steps).items()
+        }
+        self.integers = encoded(compiled.levels["fixed"], self.stimulus)
+
+    def rungs(self, *, with_lava: bool, log: Callable[[str], None] = lambda line: None) -> Iterator[Rung]:
+        """The rungs from the top, one after the other; ``with_lava`` runs the device rung."""
+        if self.trained is not None:
+            yield Rung(0, "checkpoint", "torch", "", "recorded", note=f"{self.trained.samples} samples")
+        yield self.read()
+        yield self.folded()
+        yield self.fixed()
+        yield self.timed()
+        yield self.fast()
+        yield (
+            self.device(log)
+            if with_lava
+            else Rung(6, "device", "Lava", "timed", "left out", note="no Python 3.10 with Lava (`make lava`)")
+        )
+
+    @cached_property
+    def _top(self) -> Trace:
+        """The spikes that force all the lossy and rounding rungs."""
+        return self.trained or reference.run(self.compiled.levels["read"], self.stimulus)
+
+    @cached_property
+    def _read(self) -> Trace:
+        return reference.run(self.compiled.levels["read"], self.stimulus, forced=self._top.spikes)
+
+    @cached_property
+    def _folded(self) -> Trace:
+        return reference.run(self.compiled.levels["folded"], self.stimulus, forced=self._top.spikes)
+
+    @cached_property
+    def _fixed_free(self) -> Trace:
+        return integer.run(self.compiled.levels["fixed"], self.integers, self.compiled.target)
+
+    def read(self) -> Rung:
+        """Rung 1: the graph against torch."""
+        graph = self.compiled.levels["read"]
+        if self.trained is None:
+            return Rung(1, "read", "reference", "", "recorded", note="the graph is where this network starts")
+        roundings = FLOAT32 + FLOAT64
+        return self._rounded(1, "read", graph, self.trained, self._read, roundings, "checkpoint")
+
+    def folded(self) -> Rung:
+        """Rung 2: norms, pools and biases folded, against the graph as read."""
+        graph = self.compiled.levels["folded"]
+        # twice: the folded weights are rounded once more than the products they came from
+        return self._rounded(2, "folded", graph, self._read, self._folded, 4 * FLOAT64, "read")
+
+    def _rounded(
+        self, number: int, level: str, graph: Graph, above: Trace, here: Trace, roundoff: float, against: str
+    ) -> Rung:
+        flips = self._flips(graph, above, here, roundoff)
+        compared = sum(array.size for array in here.spikes.values())
+        wrong = [flip for flip in flips if not flip.explained]
+        if wrong:
+            verdict, note = "DIFFERENT", str(wrong[0])
+        elif flips:
+            verdict, note = "explained", f"every difference is inside its rounding bound; first {flips[0]}"
+        else:
+            verdict, note = "same", ""
+        return Rung(number, level, "reference", against, verdict, compared, len(flips), note, tuple(flips))
+
+    def _flips(self, graph: Graph, above: Trace, here: Trace, roundoff: float) -> list[Flip]:
+        """Every spike that differs between two teacher-forced runs, earliest step first."""
+        if not any((above.spikes[name] != spikes).any() for name, spikes in here.spikes.items()):
+            return []
+        recorded = Trace({name: self._top.spikes[name] for name in here.spikes}, here.potentials)
+        limit = bounds(graph, self.stimulus, recorded, roundoff)
+        flips = []
+        for name in graph.names(Neuron):
+            op = graph.nodes[name]
+            assert isinstance(op, Neuron)
+            threshold = np.broadcast_to(real(op.threshold), op.shape)
+            for place in np.argwhere(above.spikes[name] != here.spikes[name]):
+                sample, step, *neuron = (int(index) for index in place)
+                index = (sample, step, *neuron)
+                flips.append(
+                    Flip(
+                        name,
+                        sample,
+                        step,
+                        tuple(neuron),
+                        float(above.potentials[name][index]),
+                        float(here.potentials[name][index]),
+                        float(threshold[tuple(neuron)]),
+                        float(limit[name][index]),
+                    )
+                )
+        order = {name: index for index, name in enumerate(graph.order)}
+        return sorted(flips, key=lambda flip: (flip.step, order[flip.population], flip.sample, flip.neuron))
+
+    def fixed(self) -> Rung:
+        """Rung 3: the target's integers against the folded reals. What quantisation cost, never a verdict of
+        equality.
+        """
+        graph, target = self.compiled.levels["fixed"], self.compiled.target
+        forced = integer.run(graph, self.integers, target, forced=self._top.spikes)
+        different = {name: int((self._folded.spikes[name] != forced.spikes[name]).sum()) for name in forced.spikes}
+        sizes = {name: array.size for name, array in forced.spikes.items()}
+        distance = {name: different[name] / sizes[name] for name in different}
+        note = f"{sum(different.values()) / max(1, sum(sizes.values())):.3%} of spikes differ layer by layer"
+        if self.labels is not None and self.compiled.levels["read"].names(Readout):
+            before = self._accuracy(reference.run(self.compiled.levels["folded"], self.stimulus))
+            after = self._accuracy(self._fixed_free)
+            note += f"; accuracy {before:.2%} before, {after:.2%} after, n = {len(self.labels)}"
+        total, wrong = sum(sizes.values()), sum(different.values())
+        return Rung(3, "fixed", "integer", "folded", "measured", total, wrong, note, distance=distance)
+
+    def _accuracy(self, trace: Trace) -> float:
+        assert self.labels is not None
+        return float(np.mean(answers(self.compiled.levels["read"], trace) == self.labels))
+
+    def timed(self) -> Rung:
+        """Rung 4: phases and delays against logical time, as one stream of samples where the program allows streams."""
+        graph, target = self.compiled.levels["timed"], self.compiled.target
+        stream = self.compiled.program.stream
+        here = integer.run(graph, self.integers, target, stream=stream)
+        how = "one stream" if stream else "sample by sample"
+        return self._equal(
+            4, "timed", "integer", "fixed", here, self._fixed_free, f"{how}, latency {here.meta['latency']}"
+        )
+
+    def fast(self) -> Rung:
+        """Rung 5: the fast interpreter on the placed program."""
+        here = Simulator(self.compiled.levels["placed"], self.compiled.target).run(self.integers)
+        return self._equal(5, "placed", "cpu", "timed", here, self._fixed_free, "")
+
+    def device(self, log: Callable[[str], None] = lambda line: None) -> Rung:
+        """Rung 6: real Lava."""
+        with tempfile.TemporaryDirectory(prefix="snncompile-") as name:
+            save(self.compiled.program, Path(name))
+            here, meta = run_on_lava(Path(name), self.integers, log)
+        seen = after_reset(self.compiled.levels["fixed"], self._fixed_free)
+        versions = meta.get("versions", {})
+        note = f"lava-nc {versions.get('lava', '?')}, {meta.get('machine_steps', '?')} machine steps"
+        return self._equal(6, "device", "Lava", "timed", here, seen, note)
+
+    def _equal(self, number: int, level: str, run_by: str, against: str, here: Trace, above: Trace, note: str) -> Rung:
+        """A rung that admits no difference at all, in spikes and potentials."""
+        graph = self.compiled.levels["fixed"]
+        missing = (set(above.spikes) - set(here.spikes)) | (set(above.potentials) - set(here.potentials))
+        if missing:
+            return Rung(number, level, run_by, against, "DIFFERENT", note=f"nothing was recorded of {sorted(missing)}")
+        pairs = [(above.spikes[name], here.spikes[name]) for name in above.spikes]
+        pairs += [(above.potentials[name], here.potentials[name]) for name in above.potentials]
+        compared = sum(one.size for one, _ in pairs)
+        found = first_divergence(above, here, graph.order)
+        if found is None:
+            return Rung(number, level, run_by, against, "bit-equal", compared, 0, note)
+        wrong = sum(int((one != other).sum()) for one, other in pairs)
+        return Rung(number, level, run_by, against, "DIFFERENT", compared, wrong, self.explain(found, above, here))
+
+    def explain(self, found: Divergence, above: Trace, here: Trace) -> str:
+        """A divergence with both potentials, the threshold and the margin, where they are known."""
+        return explain(self.compiled.levels["fixed"], self.compiled.target.potential.fraction_bits, found, above, here)
+
+
+def explain(graph: Graph, fraction_bits: int, found: Divergence, above: Trace, here: Trace) -> str:
+    """``lif2[3,1,4], step 2, sample 0: spikes True and False (potentials 6401 and 6399, threshold 6400, margin 1)``."""
+    place = (found.sample, found.step, *found.neuron)
+    potentials = [
+        trace.potentials[found.population][place].item()
+        for trace in (above, here)
+        if found.population in trace.potentials
+    ]
+    op = graph.nodes.get(found.population)
+    text = str(found)
+    if len(potentials) == 2 and isinstance(op, Neuron):
+        integers = all(isinstance(value, int) for value in potentials)
+        threshold = float(np.broadcast_to(real(op.threshold), op.shape)[found.neuron])
+        grid = threshold * 2**fraction_bits if integers else threshold
+        margin = min(abs(value - grid) for value in potentials)
+        text += f" (potentials {potentials[0]:.9g} and {potentials[1]:.9g}, threshold {grid:.9g}, margin {margin:.3g})"
+    return text
+
+
+def answers(graph: Graph, trace: Trace) -> Array:
+    """The class of every sample: the largest sum of the (only) read-out at its last step."""
+    (name,) = graph.names(Readout)
+    return np.asarray(trace.potentials[name][:, -1].reshape(trace.samples, -1).argmax(axis=1))
+
+
+def after_reset(graph: Graph, trace: Trace) -> Trace:
+    """A trace as a machine shows it: potentials after the reset (hard, to zero)."""
+    potentials = {
+        name: np.where(trace.spikes[name], 0, array) if isinstance(graph.nodes[name], Neuron) else array
+        for name, array in trace.potentials.items()
+    }
+    return replace(trace, potentials=potentials, meta={**trace.meta, "potential": "after reset"})
+
+
+def run_on_lava(
+    bundle: Path, stimulus: Mapping[str, Array], log: Callable[[str], None] = lambda line: None
+) -> tuple[Trace, Mapping[str, Any]]:
+    """A bundle on real Lava, as a trace with potentials after the reset."""
+    result = lava.run(bundle, stimulus, potentials=True, log=log)
+    spikes = {key[:-2]: array.astype(bool) for key, array in result.arrays.items() if key.endswith(".s")}
+    potentials = {key[:-2]: array.astype(np.int64) for key, array in result.arrays.items() if key.endswith(".v")}
+    return Trace(spikes, potentials, {**result.meta, "potential": "after reset"}), result.meta
