@@ -487,13 +487,11 @@ class Machine:
     def run(self) -> tuple[float, float]:
         """Run it all; (seconds to start, seconds to run)."""
         begin = time.perf_counter()
-        WATCH.recorder = self.recorder
-        settings = Loihi2SimCfg(select_tag="fixed_pt")
-        self.recorder.create_runtime(run_cfg=settings)
-        started = time.perf_counter()
-        with WATCH.over():
+        with WATCH.over(self.recorder):
+            self.recorder.create_runtime(run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+            started = time.perf_counter()
             self.recorder.run(condition=RunSteps(num_steps=self.machine_steps))
-        ended = time.perf_counter()
+            ended = time.perf_counter()
         self.recorder.stop()
         return started - begin, ended - started
 
@@ -524,9 +522,9 @@ class Watch:
         self.end(128 + number, f"ended by signal {number}")
 
     @contextlib.contextmanager
-    def over(self) -> Iterator[None]:
+    def over(self, recorder: Recorder) -> Iterator[None]:
         """While this is open, no process of the run may end."""
-        self.running = True
+        self.recorder, self.running = recorder, True
         yield
         with self.lock:
             self.running = False
@@ -536,29 +534,26 @@ class Watch:
             time.sleep(0.2)
             if time.monotonic() > self.deadline:
                 self.end(4, "out of time")
-            with self.lock:
-                if self.running and any(actor.exitcode is not None for actor in self._infrastructure.actors):
+            with self.lock, contextlib.suppress(ValueError):  # an actor is being closed: the main thread ends the run
+                if self.running and any(actor.exitcode is not None for actor in self._actors):
                     self.end(3, "a process of the run ended before its time")
 
     @property
-    def _infrastructure(self) -> Any:
-        return self.recorder.runtime._messaging_infrastructure
+    def _actors(self) -> list[Any]:
+        """The processes of the run that have been started."""
+        infrastructure = getattr(self.recorder and self.recorder.runtime, "_messaging_infrastructure", None)
+        return list(infrastructure.actors) if infrastructure else []
 
     def end(self, code: int, why: str) -> None:
         """Kill the processes of the run, free its shared memory and leave at once."""
         with self.lock:
             print(f"run_lava: {why}", file=sys.stderr, flush=True)
-            try:
-                infrastructure = self._infrastructure
-                for actor in infrastructure.actors:
-                    with contextlib.suppress(ValueError):  # already joined and closed
-                        actor.kill()
-                infrastructure.smm._manager.shutdown()
-            except AttributeError:  # not started yet
-                pass
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
+            for actor in self._actors:
+                with contextlib.suppress(ValueError):  # already joined and closed
+                    actor.kill()
+            with contextlib.suppress(Exception):  # not started yet, or already gone
+                self.recorder.runtime._messaging_infrastructure.smm._manager.shutdown()
+            os._exit(code)
 
 
 def reporting(*args: Any, **kwargs: Any) -> None:
