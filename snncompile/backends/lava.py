@@ -165,16 +165,16 @@ def _execute(command: list[Any], folder: Path, limit: float) -> None:
             raise ToolError("cannot be started", where=str(command[0]), why=str(error), remedy=REMEDY) from error
     session = Session(process)
     try:
-        session.wait(limit + GRACE)  # the runner ends itself first, and more gently
+        ended = session.wait(limit + GRACE)  # the runner ends itself first, and more gently
     finally:
         session.end()
     text = errors.read_text(encoding="utf-8", errors="replace")
-    match process.returncode:
+    match process.returncode if ended else 4:
         case 0:
             return
         case 2:
             raise ToolError(_last(text, 1).removeprefix("run_lava: "), where="lava", why="Lava cannot run it as it is")
-        case 4 | None:
+        case 4:
             raise ToolError(f"no end after {limit:.0f} s", where="lava", why=_last(text, 8), remedy="give it more time")
         case code:
             raise ToolError(f"the runner failed with {code}", where="lava", why=_last(text, 12))
@@ -187,15 +187,16 @@ class Session:
         self.process = process
         self.segments: set[str] = set()
 
-    def wait(self, limit: float) -> None:
-        """Until the process ends or ``limit`` seconds are over, taking note of the shared memory on the way."""
+    def wait(self, limit: float) -> bool:
+        """Until the process ends or ``limit`` seconds are over (False), noting the shared memory on the way."""
         deadline = time.monotonic() + limit
         while time.monotonic() < deadline:
             try:
                 self.process.wait(timeout=0.2)
-                return
+                return True
             except subprocess.TimeoutExpired:
                 self.segments |= _mapped(self.process.pid)
+        return False
 
     def end(self) -> None:
         """Stop what still runs, first politely, and free the shared memory that is left."""
@@ -206,12 +207,14 @@ class Session:
         deadline = time.monotonic() + 10
         patience = time.monotonic() + 1  # the resource tracker of multiprocessing leaves a moment after its master
         while (members := _members(self.process.pid)) and time.monotonic() < deadline:
-            if self.process.returncode is None or time.monotonic() > patience:
+            if self.process.poll() is None or time.monotonic() > patience:
                 for member in members:
                     self.segments |= _mapped(member)
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.poll()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
             time.sleep(0.05)
+        self.process.kill()
+        self.process.wait()
         for name in self.segments:
             (_SHARED_MEMORY / name).unlink(missing_ok=True)
         if members:
