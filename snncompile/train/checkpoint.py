@@ -140,6 +140,8 @@ def write(path: Path, content: Mapping[str, object]) -> None:
     try:
         torch.save(dict(content), beside)
         os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise ReadError("cannot be written", where=str(path), why=str(error).splitlines()[0]) from error
     finally:
         beside.unlink(missing_ok=True)
 

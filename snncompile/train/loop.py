@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snncompile.errors import ReadError
+from snncompile.errors import ReadError, SheetError
 from snncompile.recipe import Recipe
 from snncompile.train import checkpoint
 from snncompile.train.data import Split, load_for
@@ -44,12 +44,16 @@ class Outcome:
 
 @dataclass
 class _State:
-    """A training between two epochs: ``epoch`` epochs are done; ``history`` has one record for each."""
+    """A training between two epochs; ``history`` has a record of each that is done."""
 
     network: Network
     optimiser: torch.optim.Optimizer
-    epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.history)
 
 
 def _to_stderr(line: str) -> None:
@@ -81,20 +85,25 @@ def train(
             log(f"{out} is finished: nothing to resume")
             return Outcome(out, True, found.metrics)
     _refuse_overwriting(out, resume, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(out)
     split, test = load_for(recipe, "train", data_root), load_for(recipe, "test", data_root)
+    _check_classes(recipe, split, test)
     state = _resumed(recipe, out) if resume else _fresh(recipe)
+    saved = state.epoch
+    if not resume:
+        _resume_path(out).unlink(missing_ok=True)  # of the training that ``force`` gives up
     log(f"{recipe.name}: {len(split)} training samples, {_parameters(state.network)} parameters, {_threads()}")
     try:
+        if state.epoch == recipe.training.epochs:  # a crash came between the last resume file and its checkpoint
+            _save(state, out, split)
         while state.epoch < recipe.training.epochs:
             _epoch(state, split, test)
             _save(state, out, split)
+            saved = state.epoch
             log(_line(state.history[-1], recipe.training.epochs))
     except KeyboardInterrupt:
-        log(_interrupted(state, out))
-        return Outcome(out, False, state.history[-1] if state.history else {})
-    if not out.is_file() or resume:
-        _save(state, out, split)
+        log(_interrupted(saved, out))
+        return Outcome(out, False, state.history[saved - 1] if saved else {})
     _resume_path(out).unlink(missing_ok=True)
     return Outcome(out, True, state.history[-1])
 
@@ -143,18 +152,17 @@ def _epoch(state: _State, split: Split, test: Split) -> None:
         right += hits
         progress.update(index + 1, f"epoch {state.epoch + 1}/{recipe.training.epochs}, loss {loss:.4f}")
     progress.clear()
-    seconds = time.monotonic() - start
-    state.epoch += 1
+    seconds, epoch = time.monotonic() - start, state.epoch + 1
     measured: dict[str, Any] = {
-        "epoch": state.epoch,
+        "epoch": epoch,
         "epochs": recipe.training.epochs,
-        "finished": state.epoch == recipe.training.epochs,
+        "finished": epoch == recipe.training.epochs,
         "loss": losses / len(split),
         "train_accuracy": right / len(split),
         "seconds": round(seconds, 3),
         "samples_per_second": round(len(split) / seconds, 1),
     }
-    if measured["finished"] or state.epoch % recipe.training.evaluate_every == 0:
+    if measured["finished"] or epoch % recipe.training.evaluate_every == 0:
         measured |= {"test_accuracy": accuracy(network, test), "test_samples": len(test)}
     state.history.append(measured)
 
@@ -201,7 +209,7 @@ def _resumed(recipe: Recipe, out: Path) -> _State:
     path = _resume_path(out)
     content = checkpoint.read(path, checkpoint.RESUME_FORMAT)
     where = str(path)
-    for name, kind in (("recipe", dict), ("weights", dict), ("optimiser", dict), ("epoch", int), ("history", list)):
+    for name, kind in (("recipe", dict), ("weights", dict), ("optimiser", dict), ("history", list)):
         if not isinstance(content.get(name), kind):
             raise ReadError(f"lacks {name!r}", where=where, remedy="train again with --force")
     if Recipe.from_dict(content["recipe"], where) != recipe:
@@ -214,7 +222,10 @@ def _resumed(recipe: Recipe, out: Path) -> _State:
         state.optimiser.load_state_dict(content["optimiser"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReadError("its optimiser state is damaged", where=where, why=str(error)) from error
-    state.epoch, state.history = content["epoch"], content["history"]
+    state.history = content["history"]
+    records = all(isinstance(record, dict) for record in state.history)
+    if not records or not 1 <= state.epoch <= recipe.training.epochs:
+        raise ReadError("its history is damaged", where=where, remedy="train again with --force")
     return state
 
 
@@ -228,7 +239,6 @@ def _save(state: _State, out: Path, split: Split) -> None:
             "recipe": state.network.recipe.to_dict(),
             "weights": state.network.state_dict(),
             "optimiser": state.optimiser.state_dict(),
-            "epoch": state.epoch,
             "history": state.history,
         },
     )
@@ -256,6 +266,26 @@ def _refuse_overwriting(out: Path, resume: bool, force: bool) -> None:
         raise ReadError("exists", where=str(out), remedy="name another file, or --force a new training")
 
 
+def _make_room(out: Path) -> None:
+    """The folder of ``out``, checked before the training and not after its first epoch."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReadError("no folder can be made", where=str(out.parent), why=str(error)) from error
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise ReadError("cannot be written to", where=str(out.parent), remedy="name another folder with -o")
+
+
+def _check_classes(recipe: Recipe, *splits: Split) -> None:
+    for split in splits:
+        if split.y is not None and int(split.y.max(initial=0)) >= recipe.classes:
+            raise SheetError(
+                f"the network has {recipe.classes} outputs, the data have {len(split.classes)} classes",
+                where=f"{recipe.name}, network.architecture",
+                remedy=f"end it with {len(split.classes)}FC",
+            )
+
+
 # What is said
 
 
@@ -266,10 +296,11 @@ def _line(record: dict[str, Any], epochs: int) -> str:
     return f"epoch {record['epoch']}/{epochs}: {loss}{test} ({pace})"
 
 
-def _interrupted(state: _State, out: Path) -> str:
-    if not state.epoch:
+def _interrupted(saved: int, out: Path) -> str:
+    if not saved:
         return "interrupted before the end of the first epoch: nothing was saved"
-    return f"interrupted: {state.epoch} epochs are saved in {out}; go on with --resume -o {out}"
+    epochs = "1 epoch is" if saved == 1 else f"{saved} epochs are"
+    return f"interrupted: {epochs} saved in {out}; go on with --resume -o {out}"
 
 
 def _parameters(network: Network) -> int:

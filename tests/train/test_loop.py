@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from snncompile.errors import ReadError
+from snncompile.errors import ReadError, SheetError
 from snncompile.recipe import Recipe
-from snncompile.train.data import load_for
+from snncompile.train import checkpoint, loop
+from snncompile.train.checkpoint import load_checkpoint, save_checkpoint
+from snncompile.train.data import Split, load_for
 from snncompile.train.loop import accuracy, learning_rate, train
 from snncompile.train.networks import Network
 
@@ -60,7 +62,7 @@ def test_an_interruption_says_how_to_go_on(small, tmp_path: Path) -> None:
 
     out = tmp_path / "ckpt.pt"
     assert not train(small(), None, out, log=log).finished
-    assert lines[-1] == f"interrupted: 1 epochs are saved in {out}; go on with --resume -o {out}"
+    assert lines[-1] == f"interrupted: 1 epoch is saved in {out}; go on with --resume -o {out}"
 
 
 def test_a_checkpoint_is_not_overwritten(small, tmp_path: Path) -> None:
@@ -80,12 +82,61 @@ def test_a_checkpoint_is_not_overwritten(small, tmp_path: Path) -> None:
         train(small(), None, tmp_path, log=silent)
 
 
+def test_an_interruption_while_the_test_split_is_measured_counts_no_epoch(
+    small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def interrupted(network: Network, split: Split) -> float:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return 0.0
+
+    lines: list[str] = []
+    monkeypatch.setattr(loop, "accuracy", interrupted)
+    assert train(small(), None, tmp_path / "ckpt.pt", log=lines.append).metrics["epoch"] == 1
+    assert "1 epoch is saved" in lines[-1]
+
+
+def test_a_crash_between_the_last_two_files_loses_nothing(
+    small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parted = tmp_path / "whole.pt", tmp_path / "parted.pt"
+    train(small(), None, whole, log=silent)
+
+    def crash(path: Path, network: Network, metrics: dict[str, object], split: Split) -> None:
+        if metrics["finished"]:
+            raise KeyboardInterrupt
+        save_checkpoint(path, network, metrics, split)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", crash)
+    assert not train(small(), None, parted, log=silent).finished
+    assert not load_checkpoint(parted).metrics["finished"]
+    monkeypatch.undo()
+    assert train(small(), None, parted, resume=True, log=silent).finished
+    left, right = load_checkpoint(whole), load_checkpoint(parted)
+    assert right.metrics["finished"]
+    assert all(torch.equal(weights, right.weights[name]) for name, weights in left.weights.items())
+
+
+def test_outputs_and_classes_must_match(small, tmp_path: Path) -> None:
+    with pytest.raises(SheetError, match="the network has 9 outputs, the data have 10 classes; end it with 10FC"):
+        train(small(network={"architecture": "9FC"}), None, tmp_path / "ckpt.pt", log=silent)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_training(small, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReadError, match="no folder can be made"):
+        train(small(), None, tmp_path / "file" / "ckpt.pt", log=silent)
+
+
 def test_nothing_to_resume(small, tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="no such file"):
         train(small(), None, tmp_path / "ckpt.pt", resume=True, log=silent)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "optimiser", "epoch"])
+@pytest.mark.parametrize("damage", ["truncate", "optimiser", "history"])
 def test_a_damaged_resume_file(small, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "ckpt.pt"
     train(small(), None, out, log=stop_after(1))
