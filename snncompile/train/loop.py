@@ -137,21 +137,20 @@ def _epoch(state: _State, split: Split, test: Split) -> None:
     recipe, network = state.network.recipe, state.network
     batches = _batches(recipe, len(split), state.epoch)
     total = recipe.training.epochs * len(batches)
-    progress = Progress(len(batches))
+    later = total - (state.epoch + 1) * len(batches)
     start, losses, right = time.monotonic(), 0.0, 0
     network.train()
-    for index, chosen in enumerate(batches):
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, state.epoch * len(batches) + index, total)
-        loss, hits = _step(state, split, chosen)
-        if not math.isfinite(loss):
-            progress.clear()
-            remedy = "lower training.learning_rate"
-            raise ReadError(f"the loss is {loss} in epoch {state.epoch + 1}", where=recipe.name, remedy=remedy)
-        losses += loss * len(chosen)
-        right += hits
-        progress.update(index + 1, f"epoch {state.epoch + 1}/{recipe.training.epochs}, loss {loss:.4f}")
-    progress.clear()
+    with Progress(len(batches), later) as progress:
+        for index, chosen in enumerate(batches):
+            for group in state.optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, state.epoch * len(batches) + index, total)
+            loss, hits = _step(state, split, chosen)
+            if not math.isfinite(loss):
+                remedy = "lower training.learning_rate"
+                raise ReadError(f"the loss is {loss} in epoch {state.epoch + 1}", where=recipe.name, remedy=remedy)
+            losses += loss * len(chosen)
+            right += hits
+            progress.update(index + 1, f"epoch {state.epoch + 1}/{recipe.training.epochs}, loss {loss:.4f}")
     seconds, epoch = time.monotonic() - start, state.epoch + 1
     measured: dict[str, Any] = {
         "epoch": epoch,

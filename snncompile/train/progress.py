@@ -8,10 +8,14 @@ from typing import TextIO
 
 
 class Progress:
-    """Redraws one line, five times a second at most."""
+    """Redraws one line, five times a second at most.
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
-        self.total, self.stream = total, stream or sys.stderr
+    ``later`` more are to come after these ``total``: they count for the time left, not for the bar. Leaving the ``with``
+    block takes the line away, so that something else can be printed.
+    """
+
+    def __init__(self, total: int, later: int = 0, stream: TextIO | None = None) -> None:
+        self.total, self.later, self.stream = total, later, stream or sys.stderr
         self.shown = self.stream.isatty()
         self.start = self.last = time.monotonic()
 
@@ -21,13 +25,15 @@ class Progress:
         if not self.shown or (now - self.last < 0.2 and done < self.total):
             return
         self.last = now
-        left = (now - self.start) / max(done, 1) * (self.total - done)
+        left = (now - self.start) / max(done, 1) * (self.total - done + self.later)
         bar = ("#" * (24 * done // self.total)).ljust(24, ".")
         self.stream.write(f"\r\x1b[2K{text}  [{bar}] {done}/{self.total}, {_clock(left)} left")
         self.stream.flush()
 
-    def clear(self) -> None:
-        """Takes the line away, so that something else can be printed."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.shown:
             self.stream.write("\r\x1b[2K")
             self.stream.flush()
