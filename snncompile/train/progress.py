@@ -10,8 +10,8 @@ from typing import TextIO
 class Progress:
     """Redraws one line, five times a second at most.
 
-    ``later`` more are to come after these ``total``: they count for the time left, not for the bar. Leaving the ``with``
-    block takes the line away, so that something else can be printed.
+    ``later`` more are to come after these ``total``: they count for the time left, not for the bar. Leaving the
+    ``with`` block takes the line away, so that something else can be printed.
     """
 
     def __init__(self, total: int, later: int = 0, stream: TextIO | None = None) -> None:
