@@ -62,8 +62,9 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 Integers = NDArray[np.int64]
 
 UNROLL_MOST = 32_000_000
-"""A convolution with more synapses than this runs as Lava's Conv. As a sparse matrix it is faster at every size that was
-measured (5 times at 16 million synapses and 4 % of the sources firing), but takes 40 bytes a synapse while it is built."""
+"""A convolution with more synapses than this runs as Lava's Conv. As a sparse matrix it is faster at every size that
+was measured (5 times at 16 million synapses and 4 % of the sources firing), but takes 40 bytes a synapse while it is
+built."""
 
 
 class Refusal(Exception):
@@ -366,7 +367,9 @@ class ObservedLifReset(PyLifResetModelBitAcc):
 
 
 class ColumnSparse(PySparseModelBitAcc):
-    """Lava's own model, which picks the columns of the spikes; once it has set its weights they are stored by column."""
+    """Lava's own model, which picks the columns of the spikes; its weights, once set, are stored by column."""
+
+    weights: Any
 
     def run_spk(self) -> None:
         super().run_spk()
