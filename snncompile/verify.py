@@ -240,13 +240,17 @@ class Ladder:
 
     def device(self, log: Callable[[str], None] = lambda line: None) -> Rung:
         """Rung 6: real Lava."""
-        with tempfile.TemporaryDirectory(prefix="snncompile-") as name:
-            save(self.compiled.program, Path(name))
-            here, meta = run_on_lava(Path(name), self.integers, log)
+        here, meta = self.on_device(log)
         seen = after_reset(self.compiled.levels["fixed"], self._fixed_free)
         versions = meta.get("versions", {})
         note = f"lava-nc {versions.get('lava', '?')}, {meta.get('machine_steps', '?')} machine steps"
         return self._equal(6, "device", "Lava", "timed", here, seen, note)
+
+    def on_device(self, log: Callable[[str], None] = lambda line: None) -> tuple[Trace, Mapping[str, Any]]:
+        """The program on real Lava, and what Lava said of the run."""
+        with tempfile.TemporaryDirectory(prefix="snncompile-") as name:
+            save(self.compiled.program, Path(name))
+            return run_on_lava(Path(name), self.integers, log)
 
     def _equal(self, number: int, level: str, run_by: str, against: str, here: Trace, above: Trace, note: str) -> Rung:
         """A rung that admits no difference at all, in spikes and potentials."""

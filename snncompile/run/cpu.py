@@ -56,6 +56,7 @@ class Simulator:
         flow.add_edges_from((c.source, c.target) for c in every)
         self._loops = not nx.is_directed_acyclic_graph(flow)
         self._order = [] if self._loops else list(nx.topological_sort(flow))
+        self._fired: Counter[str] = Counter()
         self._lines: dict[str, list[_Line]] = {name: [] for name in flow}
         for connection in every:
             self._lines[connection.target].append(self._line(connection))
@@ -75,7 +76,8 @@ class Simulator:
         """The trace of ``keep`` (default: all populations); ``stimulus``: input name -> integers [samples, steps,
         *shape].
 
-        Memory grows with what is kept, not with the number of samples.
+        ``meta["spikes"]`` counts the spikes of every neuron population, kept or not. Memory grows with what is kept,
+        not with the number of samples.
         """
         samples, steps = check_stimulus(self.graph, stimulus)
         kept = set(self.graph.names(Neuron, Readout)) if keep is None else set(keep)
@@ -84,16 +86,22 @@ class Simulator:
             return Trace(
                 {name: array for name, array in whole.spikes.items() if name in kept},
                 {name: array for name, array in whole.potentials.items() if name in kept},
-                whole.meta,
+                {**whole.meta, "spikes": {name: int(array.sum()) for name, array in whole.spikes.items()}},
             )
         widest = max(int(np.prod(self._extent[name])) for name in self._order) * steps
         batch = max(1, BATCH_NUMBERS // widest)
         spikes: dict[str, list[Array]] = {name: [] for name in kept}
         potentials: dict[str, list[Array]] = {name: [] for name in kept}
+        self._fired = Counter[str]()
         for first in range(0, samples, batch):
             part = {name: array[first : first + batch] for name, array in stimulus.items()}
             self._batch(part, kept, spikes, potentials)
-        meta = {"steps": steps, "latency": latency(self.graph), "potential": "before reset"}
+        meta = {
+            "steps": steps,
+            "latency": latency(self.graph),
+            "potential": "before reset",
+            "spikes": {name: self._fired[name] for name in self.graph.names(Neuron)},
+        }
         return Trace(
             {name: np.concatenate(parts) for name, parts in spikes.items() if parts},
             {name: np.concatenate(parts) for name, parts in potentials.items() if parts},
@@ -121,6 +129,7 @@ class Simulator:
                     del sent[line.connection.source]
             fired, v = self._population(name, x, potential=name in kept)
             if fired is not None:
+                self._fired[name] += int(np.count_nonzero(fired))
                 if readers[name]:
                     sent[name] = fired
                 if name in kept:

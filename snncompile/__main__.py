@@ -1,0 +1,5 @@
+"""``python -m snncompile``."""
+
+from snncompile.cli import main
+
+raise SystemExit(main())

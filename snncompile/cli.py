@@ -1,0 +1,170 @@
+"""The command line: which verbs there are, what they take, and how an error leaves the program.
+
+Results go to standard output, the log to standard error. Nothing heavy is imported here: each verb imports its own
+file in ``commands/`` when it is called, so that ``snncompile --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from snncompile import __version__
+from snncompile.errors import InternalError, SnncompileError
+
+EXITS = """\
+exit codes: 0 done; 1 energy gate closed; 2 wrong usage; 3 a sheet is wrong; 4 the input cannot be read; 5 the graph
+contradicts itself; 6 cannot be carried to the target; 7 Lava's interpreter is missing or failed; 8 verification found a
+difference; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a verb takes."""
+
+DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz or .npy file"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the closest verb or option in the message."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = [word.strip("'\" ") for word in message.replace("(", ":").split(":")]
+        known = [option for action in self._actions for option in (action.option_strings or (action.choices or ()))]
+        close = [match for word in wrong for match in difflib.get_close_matches(word, [str(k) for k in known], n=1)]
+        hint = f"; did you mean {close[0]}?" if close else ""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}{hint}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    top = _Parser(
+        prog="snncompile",
+        description="A deployment compiler for spiking neural networks: it proves that the spikes are the same.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"snncompile {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for add in (_train, _export, _run, _simulate, _verify, _energy, _show, _targets, _models):
+        add(verbs)
+    return top
+
+
+Verbs = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _verb(verbs: Verbs[_Parser], name: str, summary: str, *, data: bool = False) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary)
+    verb.add_argument("--format", choices=("table", "json"), default="table", help="how the result is printed")
+    verb.add_argument("-q", "--quiet", action="store_true", help="no log on standard error")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if data:
+        verb.add_argument("--data", metavar="D", help=DATA + "; default: the sample in the checkpoint")
+        _root(verb)
+    return verb
+
+
+def _root(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default: $SNNCOMPILE_DATA)")
+
+
+def _lowering(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("-t", "--target", default="loihi", help="a name of `snncompile targets`, or ./mychip.toml")
+    verb.add_argument("--calibration", metavar="D", help="data to choose scales on (default: the checkpoint's sample)")
+
+
+def _train(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "train", "train a network by a recipe")
+    verb.add_argument("recipe", help="a name of `snncompile models`, or a recipe ./mynet.toml")
+    verb.add_argument("-o", "--output", required=True, metavar="CKPT", help="where the checkpoint goes")
+    verb.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    verb.add_argument("--force", action="store_true", help="replace a checkpoint that is there already")
+    _root(verb)
+
+
+def _export(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "export", "lower to a target, prove every level, write the bundle", data=True)
+    verb.add_argument("model", help="a checkpoint")
+    _lowering(verb)
+    verb.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle goes")
+    verb.add_argument("--no-verify", action="store_true", help="write the bundle unproven; its manifest says so")
+    verb.add_argument("--force", action="store_true", help="replace a bundle that is there already")
+
+
+def _run(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "run", "execute a bundle on its device's software", data=True)
+    verb.add_argument("bundle", help="a folder that `export` wrote")
+    verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials to this .npz")
+    verb.add_argument("--timeout", type=float, metavar="S", help="give up after so many seconds")
+
+
+def _simulate(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "simulate", "the chip's integers on this CPU, fast", data=True)
+    verb.add_argument("model", help="a checkpoint or a bundle")
+    _lowering(verb)
+    verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials of every population to this .npz")
+
+
+def _verify(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "verify", "the ladder of one model, or the first divergence of two artifacts", data=True)
+    level = "a checkpoint (PATH@torch, read, folded, fixed, timed, placed, cpu, lava), a bundle, or a trace .npz"
+    verb.add_argument("artifact", nargs="+", metavar="A", help=level)
+    _lowering(verb)
+
+
+def _energy(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "energy", "exact AC and MAC counts, priced", data=True)
+    verb.add_argument("model", help="a checkpoint or a bundle")
+    _lowering(verb)
+    verb.add_argument("--level", choices=("read", "folded", "fixed"), help="whose spikes are counted (default: folded)")
+    verb.add_argument("--cost-model", default="horowitz45", help="a price list of `snncompile targets`, or a file")
+    verb.add_argument("-o", "--output", metavar="FILE", help="write the JSON report here as well")
+
+
+def _show(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "show", "graph, numbers and cores of any artifact")
+    verb.add_argument("artifact", help="a checkpoint, a bundle or a trace .npz")
+    _lowering(verb)
+    levels = ("read", "folded", "fixed", "timed", "placed")
+    verb.add_argument("--level", choices=levels, help="of a checkpoint (default: read)")
+    verb.add_argument("--text", action="store_true", help="the graph in the text form that parses")
+
+
+def _targets(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "targets", "the catalogue of machines and price lists")
+    verb.add_argument("name", nargs="?", help="show every figure of this sheet with its source")
+
+
+def _models(verbs: Verbs[_Parser]) -> None:
+    verb = _verb(verbs, "models", "the catalogue of recipes")
+    verb.add_argument("name", nargs="?", help="show this recipe")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    options = parser().parse_args(argv)
+    try:
+        verb = importlib.import_module(f"snncompile.commands.{options.verb}")
+        code: int = verb.run(options)
+        sys.stdout.flush()
+        return code
+    except SnncompileError as error:
+        if options.debug:
+            raise
+        print(f"snncompile {options.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"snncompile {options.verb}: interrupted; nothing was left half written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (InternalError, Exception) as error:
+        if options.debug:
+            raise
+        kind = "" if isinstance(error, InternalError) else f"{type(error).__name__}: "
+        print(f"snncompile {options.verb}: internal error: {kind}{error}", file=sys.stderr)
+        print("this is our fault: please report it, with the output of the same command and --debug", file=sys.stderr)
+        return InternalError.exit_code

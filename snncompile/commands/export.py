@@ -1,0 +1,117 @@
+"""``snncompile export``: lower, prove, write the bundle."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from snncompile import __version__
+from snncompile.backends import bundle, lava, net
+from snncompile.commands.console import log_of, result
+from snncompile.commands.opening import Data, Trained, chosen_data, open_model
+from snncompile.commands.verify import climb, rung_rows
+from snncompile.compile import Compiled
+from snncompile.errors import ReadError
+from snncompile.ir.ops import Input, Neuron, Readout
+from snncompile.ir.store import save
+from snncompile.passes.place import utilisation
+from snncompile.passes.quantise import Layer, Range
+from snncompile.report.bundle_report import bundle_report
+from snncompile.report.document import to_html, to_markdown
+from snncompile.run.steps import latency
+from snncompile.target import Target
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export; nothing is written where a level does not hold."""
+    log = log_of(options)
+    out = Path(options.output)
+    Target.load(options.target)  # a wrong target is said before anything else is read
+    model = open_model(options.model)
+    if not isinstance(model, Trained):
+        raise ReadError("is a bundle already", where=options.model, remedy="export the checkpoint it came from")
+    bundle.check_free(out, force=options.force)
+    data = chosen_data(model, options)
+    rungs: list[dict[str, Any]] = []
+    if options.no_verify:
+        compiled = model.lowered(options, log)
+    else:
+        compiled, rungs = climb(model, data, options, log)
+    with bundle.writing(out, force=options.force) as folder:
+        save(compiled.program, folder)
+        shutil.copyfile(compiled.target.sheet.path, folder / "target.toml")
+        lava.emit(folder)
+        reason = net.export(compiled.program.graph, folder / "network.net", compiled.steps)
+        if reason:
+            log(f"no network.net: {reason}")
+        manifest = _manifest(model, data, compiled, rungs, reason)
+        blocks = bundle_report(manifest)
+        (folder / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
+        (folder / "report.html").write_text(to_html(manifest["source"]["recipe"], blocks), encoding="utf-8")
+        bundle.write_manifest(folder, manifest)
+    text = (rung_rows(rungs) + "\n\n" if rungs else "") + f"wrote {out}: {manifest['cores_used']} cores, "
+    text += f"latency {manifest['latency']} steps; read {out / 'report.md'}"
+    if not rungs:
+        text += "\nNOT VERIFIED (--no-verify)"
+    result(options, text, {"bundle": str(out), "rungs": rungs, "verified": bool(rungs)})
+    return 0
+
+
+def _manifest(
+    model: Trained, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], reason: str | None
+) -> dict[str, Any]:
+    target, graph = compiled.target, compiled.levels["placed"]
+    populations = {name: op for name, op in graph.nodes.items() if isinstance(op, Neuron | Readout)}
+    return {
+        "source": {
+            "name": model.path.name,
+            "sha256": bundle.digest(model.path),
+            "recipe": model.recipe.name,
+            "versions": dict(model.checkpoint.versions),
+        },
+        "recipe": model.recipe.to_dict(),
+        "classes": [str(entry) for entry in model.checkpoint.data["classes"]],
+        "target": {"name": target.name, "title": target.title, "cores": target.chip_cores},
+        "versions": {
+            "snncompile": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("numpy", "networkx", "torch")},
+        },
+        "steps": compiled.steps,
+        "latency": latency(graph),
+        "stream": compiled.program.stream,
+        "inputs": {
+            name: {"shape": list(op.shape), "signal": type(op.signal).__name__.lower()} | asdict(op.signal)
+            for name, op in graph.nodes.items()
+            if isinstance(op, Input)
+        },
+        "resets": {name: {"interval": compiled.steps, "offset": op.phase + 1} for name, op in populations.items()},
+        "cores_used": sum(len(op.cores) for op in populations.values()),
+        "placement": _placement(compiled),
+        "quantisation": [_layer(layer) for layer in compiled.layers],
+        "notes": list(compiled.notes) + ([f"no network.net: {reason}"] if reason else []),
+        "verification": {"data": data.name, "samples": len(data.x), "rungs": rungs},
+    }
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    def of(entry: Range) -> dict[str, Any]:
+        return {"limit": entry.limit, "worst": entry.worst, "proven": entry.proven}
+
+    return asdict(layer) | {"current": of(layer.current), "potential": of(layer.potential)}
+
+
+def _placement(compiled: Compiled) -> list[dict[str, Any]]:
+    core = compiled.target.core
+    slices = []
+    for name, used in utilisation(compiled.levels["placed"], compiled.target).items():
+        for slice_, use in used:
+            numbers = {key: getattr(use, key) for key in ("neurons", "synaptic_words", "axons_in", "axons_out")}
+            share = {key: value / getattr(core, key) for key, value in numbers.items()}
+            slices.append({"population": name, "core": slice_.core, **numbers, "share": share})
+    return slices

@@ -1,0 +1,115 @@
+"""``snncompile show``: graph, numbers and cores of any artifact."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snncompile.commands.console import log_of, result
+from snncompile.commands.opening import Bundle, open_model
+from snncompile.compile import fold
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Scale, kind
+from snncompile.ir.shapes import shapes, signals
+from snncompile.ir.text import to_text
+from snncompile.report.table import table
+from snncompile.run.trace import Trace
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what an artifact holds."""
+    if options.artifact.endswith(".npz"):
+        return _trace(options, Trace.load(Path(options.artifact)))
+    model = open_model(options.artifact)
+    if isinstance(model, Bundle):
+        program = model.program
+        heading = f"{options.artifact}: {program.level} on {program.target}, {program.steps} steps a sample, "
+        heading += "one stream" if program.stream else "sample by sample"
+        return _graph(options, program.graph, heading)
+    level = options.level or "read"
+    if level == "read":
+        graph = model.graph
+    elif level == "folded":
+        graph = fold(model.graph)[0]
+    else:
+        levels = model.lowered(options, log_of(options)).levels
+        graph = next(one for name, one in levels.items() if name == level)
+    heading = f"{options.artifact}: {model.recipe.name}, {model.recipe.architecture}, level {level}"
+    return _graph(options, graph, heading)
+
+
+def _graph(options: argparse.Namespace, graph: Graph, heading: str) -> int:
+    if options.text:
+        result(options, to_text(graph).rstrip(), {"text": to_text(graph)})
+        return 0
+    extent, carried = shapes(graph), signals(graph)
+    rows: list[list[str]] = []
+    data: list[dict[str, Any]] = []
+    for name in graph.order:
+        op = graph.nodes[name]
+        sources = [f"{edge.source}@{edge.delay}" if edge.delay else edge.source for edge in graph.into(name)]
+        cores = [slice_.core for slice_ in op.cores] if isinstance(op, Neuron | Readout) else []
+        entry = {
+            "name": name,
+            "op": kind(op),
+            "shape": list(extent[name]),
+            "signal": type(carried[name]).__name__.lower(),
+            "weights": _weights(op),
+            "phase": op.phase if isinstance(op, Neuron | Readout) else None,
+            "cores": cores,
+            "reads": sources,
+        }
+        data.append(entry)
+        rows.append(
+            [
+                name,
+                kind(op),
+                "x".join(map(str, extent[name])),
+                str(entry["signal"]),
+                f"{entry['weights']:,}" if entry["weights"] else "",
+                str(entry["phase"]) if entry["phase"] else "",
+                _span(cores),
+                ", ".join(sources),
+            ]
+        )
+    headers = ["node", "op", "shape", "carries", "weights", "phase", "cores", "reads"]
+    neurons = sum(int(np.prod(op.shape)) for op in graph.nodes.values() if isinstance(op, Neuron))
+    weights = sum(_weights(op) for op in graph.nodes.values())
+    text = f"{heading}\n{neurons:,} neurons, {weights:,} weights\n\n" + table(headers, rows, right={4, 5})
+    result(options, text, {"nodes": data, "neurons": neurons, "weights": weights})
+    return 0
+
+
+def _weights(op: object) -> int:
+    match op:
+        case Dense() | Conv():
+            return int(np.prod(op.weight.shape))
+        case Scale():
+            return int(np.prod(op.factor.shape))
+        case Norm():
+            return int(2 * np.prod(op.gain.shape))
+        case _:
+            return 0
+
+
+def _span(cores: list[int]) -> str:
+    if not cores:
+        return ""
+    return str(cores[0]) if len(cores) == 1 else f"{cores[0]}-{cores[-1]}"
+
+
+def _trace(options: argparse.Namespace, trace: Trace) -> int:
+    rows, data = [], {}
+    for name in {**trace.spikes, **trace.potentials}:
+        spikes, potentials = trace.spikes.get(name), trace.potentials.get(name)
+        some = spikes if spikes is not None else potentials
+        assert some is not None
+        count = int(spikes.sum()) if spikes is not None else None
+        rate = f"{spikes.mean():.2%}" if spikes is not None else ""
+        rows.append([name, "x".join(map(str, some.shape)), "" if count is None else f"{count:,}", rate])
+        data[name] = {"shape": list(some.shape), "spikes": count, "potentials": potentials is not None}
+    result(options, table(["population", "samples x steps x neurons", "spikes", "rate"], rows, right={2, 3}), data)
+    return 0

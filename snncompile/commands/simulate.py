@@ -1,0 +1,90 @@
+"""``snncompile simulate``: the chip's integers on this CPU."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from snncompile.commands.console import log_of, result
+from snncompile.commands.opening import Bundle, chosen_data, open_model
+from snncompile.compile import encoded, shown
+from snncompile.ir.ops import Neuron, Readout
+from snncompile.report.table import table
+from snncompile.run.cpu import Simulator
+from snncompile.run.trace import Array, Trace
+from snncompile.train.progress import Progress
+from snncompile.verify import answers
+
+BATCH = 128
+
+
+def run(options: argparse.Namespace) -> int:
+    """Simulate a data set; accuracy, spikes and rates."""
+    log = log_of(options)
+    model = open_model(options.model)
+    if isinstance(model, Bundle):
+        program, target = model.program, model.target
+    else:
+        compiled = model.lowered(options, log)
+        program, target = compiled.program, compiled.target
+    data = chosen_data(model, options)
+    graph, steps = program.graph, program.steps
+    simulator = Simulator(graph, target)
+    neurons, readouts = graph.names(Neuron), graph.names(Readout)
+    counts = dict.fromkeys(neurons, 0)
+    found: list[Array] = []
+    kept: list[Trace] = []
+    start = time.monotonic()
+    with Progress(len(data.x)) as progress:
+        for first in range(0, len(data.x), BATCH):
+            part = data.x[first : first + BATCH]
+            trace = simulator.run(encoded(graph, shown(graph, part, steps)), keep=None if options.trace else readouts)
+            for name, spikes in trace.meta["spikes"].items():
+                counts[name] += spikes
+            if len(readouts) == 1:
+                found.append(answers(graph, trace))
+            if options.trace:
+                kept.append(trace)
+            if not options.quiet:
+                progress.update(first + len(part), f"simulate {target.name}")
+    seconds = time.monotonic() - start
+    if options.trace:
+        _joined(kept).save(Path(options.trace))
+    samples = len(data.x)
+    log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
+    rows, rates = [], {}
+    for name in neurons:
+        op = graph.nodes[name]
+        assert isinstance(op, Neuron)
+        rates[name] = counts[name] / (samples * steps * int(np.prod(op.shape)))
+        rows.append([name, "x".join(map(str, op.shape)), f"{counts[name]:,}", f"{rates[name]:.2%}"])
+    text = table(["population", "neurons", "spikes", "rate"], rows, right={2, 3})
+    text += f"\n\n{samples} samples of {data.name}, {steps} steps each, in the integers of {target.name}"
+    summary: dict[str, object] = {
+        "data": data.name,
+        "samples": samples,
+        "target": target.name,
+        "spikes": counts,
+        "rates": rates,
+    }
+    if found:
+        classes = np.concatenate(found)
+        summary["answers"] = classes.tolist()
+        if data.labels is not None:
+            right = int(np.sum(classes == data.labels))
+            summary["accuracy"] = right / samples
+            text += f"\naccuracy {right / samples:.2%} ({right} of {samples})"
+    result(options, text, summary)
+    return 0
+
+
+def _joined(traces: list[Trace]) -> Trace:
+    """Traces of consecutive samples as one."""
+    return Trace(
+        {name: np.concatenate([trace.spikes[name] for trace in traces]) for name in traces[0].spikes},
+        {name: np.concatenate([trace.potentials[name] for trace in traces]) for name in traces[0].potentials},
+        traces[0].meta,
+    )

@@ -1,0 +1,104 @@
+"""The report of an export: made from the manifest alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from snncompile.report.document import Block, Heading, Paragraph, Table
+
+
+def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
+    """What was exported, how it was proven, what quantisation cost, where it lies."""
+    source = manifest["source"]
+    blocks: list[Block] = [
+        Heading(f"{source['recipe']} on {manifest['target']['title']}", 1),
+        Paragraph(
+            f"Exported by snncompile {manifest['versions']['snncompile']} from {source['name']} "
+            f"(SHA-256 {source['sha256'][:12]}). {manifest['steps']} steps a sample, "
+            f"latency {manifest['latency']} steps; "
+            + ("samples follow each other in one stream." if manifest["stream"] else "every sample starts afresh.")
+        ),
+        Heading("Proof"),
+    ]
+    rungs = manifest["verification"]["rungs"]
+    if rungs:
+        samples, data = manifest["verification"]["samples"], manifest["verification"]["data"]
+        blocks.append(Paragraph(f"On {samples} samples of {data}; each level against the rung above it."))
+        blocks.append(_ladder(rungs))
+    else:
+        blocks.append(Paragraph("Not verified: exported with --no-verify."))
+    blocks += [Heading("Quantisation"), _layers(manifest["quantisation"])]
+    blocks += [
+        Paragraph(
+            "Error is the root mean square in the potential on calibration data, in thresholds. A worst case is over "
+            "all inputs that the declared signals admit; proven means that none of them can leave the machine's range."
+        ),
+        Heading("Placement"),
+        _placement(manifest["placement"]),
+        Paragraph(
+            f"{manifest['cores_used']} of {manifest['target']['cores']} cores. Synaptic words and axons are estimates "
+            "from published utilisation tables."
+        ),
+        Heading("Resets"),
+        Paragraph(
+            "Every population is cleared at its own phase, at the start of each sample: "
+            + ", ".join(f"{name} at {plan['offset']}" for name, plan in manifest["resets"].items())
+            + f" (machine steps counted from 1), then every {manifest['steps']} steps."
+        ),
+    ]
+    notes = manifest["notes"]
+    return blocks if not notes else [*blocks, Heading("Notes"), *(Paragraph(note) for note in notes)]
+
+
+def _ladder(rungs: list[Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            str(rung["rung"]),
+            rung["level"],
+            rung["run_by"],
+            rung["against"] or "-",
+            rung["verdict"],
+            f"{rung['compared']:,}",
+            f"{rung['different']:,}",
+            rung["note"],
+        ]
+        for rung in rungs
+    ]
+    return Table(["rung", "level", "run by", "against", "verdict", "compared", "different", ""], rows, {0, 5, 6})
+
+
+def _layers(layers: list[Mapping[str, Any]]) -> Table:
+    def worst(entry: Mapping[str, Any]) -> str:
+        share = entry["worst"] / entry["limit"]
+        return f"{share:.0%} of range, " + ("proven" if entry["proven"] else "can saturate")
+
+    rows = [
+        [
+            layer["name"],
+            f"{layer['unit']:.4g}",
+            f"{layer['threshold']:,}",
+            f"{layer['error']:.2%}",
+            f"{layer['clipped']:,} of {layer['weights']:,}",
+            worst(layer["current"]),
+            worst(layer["potential"]),
+        ]
+        for layer in layers
+    ]
+    headers = ["population", "unit", "threshold", "error", "weights clipped", "current", "potential"]
+    return Table(headers, rows, {1, 2, 3, 4})
+
+
+def _placement(slices: list[Mapping[str, Any]]) -> Table:
+    rows = [
+        [
+            entry["population"],
+            str(entry["core"]),
+            f"{entry['neurons']:,} ({entry['share']['neurons']:.1%})",
+            f"{entry['synaptic_words']:,} ({entry['share']['synaptic_words']:.1%})",
+            f"{entry['axons_in']:,} ({entry['share']['axons_in']:.1%})",
+            f"{entry['axons_out']:,} ({entry['share']['axons_out']:.1%})",
+        ]
+        for entry in slices
+    ]
+    return Table(["population", "core", "neurons", "synaptic words", "axons in", "axons out"], rows, {1, 2, 3, 4, 5})

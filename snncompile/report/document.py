@@ -1,0 +1,90 @@
+"""A report as headings, paragraphs and tables, written as Markdown or as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the title."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """``right``: columns of numbers."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Collection[int] = ()
+
+
+Block = Heading | Paragraph | Table
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
+h1,h2{line-height:1.2}h2{margin-top:2rem}.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+.n{text-align:right;white-space:nowrap}
+@media(prefers-color-scheme:dark){body{background:#161616;color:#e8e8e8}th,td{border-color:#444}}
+"""
+
+
+def to_markdown(blocks: Sequence[Block]) -> str:
+    """GitHub's Markdown."""
+    parts = []
+    for block in blocks:
+        match block:
+            case Heading():
+                parts.append("#" * block.level + " " + block.text)
+            case Paragraph():
+                parts.append(block.text)
+            case Table():
+                rule = ["---:" if index in block.right else "---" for index in range(len(block.headers))]
+                rows = [block.headers, rule, *([cell.replace("|", "\\|") for cell in row] for row in block.rows)]
+                parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(title: str, blocks: Sequence[Block]) -> str:
+    """One page, no script, no network, readable on a phone."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+    body = "\n".join(_html(block) for block in blocks)
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
+        case Paragraph():
+            return f"<p>{html.escape(block.text)}</p>"
+        case Table():
+            rows = "\n".join(f"<tr>{_cells('td', row, block.right)}</tr>" for row in block.rows)
+            return (
+                f'<div class="scroll"><table><tr>{_cells("th", block.headers, block.right)}</tr>\n{rows}</table></div>'
+            )
+
+
+def _cells(tag: str, row: Sequence[str], right: Collection[int]) -> str:
+    cells = []
+    for index, cell in enumerate(row):
+        number = ' class="n"' if index in right else ""
+        cells.append(f"<{tag}{number}>{html.escape(cell)}</{tag}>")
+    return "".join(cells)
