@@ -255,5 +255,6 @@ def biased(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, int]:
     for name in graph.names(Neuron, Readout):
         op = graph.nodes[name]
         assert isinstance(op, Neuron | Readout)
-        found[name] = int(np.count_nonzero(arriving(name)[0] + real(op.bias)))
+        gain = real(op.gain) if isinstance(op, Neuron) else 1.0
+        found[name] = int(np.count_nonzero(gain * arriving(name)[0] + real(op.bias)))
     return found

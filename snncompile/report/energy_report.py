@@ -104,14 +104,14 @@ def _priced(report: Mapping[str, Any]) -> str:
             [
                 layer["name"],
                 layer["arrives"],
-                "" if spikes is None else _mean(spikes, samples),
+                "" if spikes is None else _cell(spikes, samples),
                 "" if spikes is None else _rate(spikes, samples * steps * layer["sites"]),
-                *(_mean(columns[key], samples) if key in columns else "" for key in PRICED),
+                *(_cell(columns[key], samples) if key in columns else "" for key in PRICED),
                 _nanojoules(joules),
                 _share(joules, whole),
             ]
         )
-    totals = [_mean(report["totals"][key], samples) for key in PRICED]
+    totals = [_cell(report["totals"][key], samples) for key in PRICED]
     rows.append(["total", "", "", "", *totals, _nanojoules(whole), _share(whole, whole)])
     headers = ["layer", "arrives", "spikes in", "rate", "AC", "MAC", "nJ", "share"]
     return "A sample:\n" + table(headers, rows, right=range(2, 8))
@@ -132,13 +132,13 @@ def _beside(report: Mapping[str, Any]) -> str:
         rows.append(
             [
                 layer["name"],
-                "" if fired is None else _mean(fired, samples),
+                "" if fired is None else _cell(fired, samples),
                 "" if fired is None else _rate(fired, samples * steps * layer["sites"]),
-                *(_mean(columns[key], samples) if columns.get(key) else "" for key in shown),
+                *(_cell(columns[key], samples) if columns.get(key) else "" for key in shown),
             ]
         )
-    sums = [_mean(report["totals"][key], samples) for key in shown]
-    rows.append(["total", _mean(report["totals"]["spikes_out"], samples), "", *sums])
+    sums = [_cell(report["totals"][key], samples) for key in shown]
+    rows.append(["total", _cell(report["totals"]["spikes_out"], samples), "", *sums])
     headers = ["population", "spikes out", "rate", *(key.replace("_", " ") for key in shown)]
     return "Counted and not priced, a sample:\n" + table(headers, rows, right=range(1, len(headers)))
 
@@ -161,6 +161,11 @@ def _mean(total: int, samples: int) -> str:
     """A mean over samples, without digits that say nothing."""
     whole, rest = divmod(total, samples)
     return f"{total / samples:,.1f}" if rest else f"{whole:,}"
+
+
+def _cell(total: int, samples: int) -> str:
+    """The same with one decimal in every cell, so that columns align; exact where there is one sample."""
+    return f"{total / samples:,.1f}" if samples > 1 else f"{total:,}"
 
 
 def _rate(events: int, places: int) -> str:
