@@ -36,16 +36,18 @@ from snncompile.run.steps import latency
 from snncompile.target import Target
 
 
-def balance(graph: Graph, target: Target) -> Passed:
-    """Write phases and delays. Raises ``LoopTooShort`` naming the loop, ``NotRepresentable`` for a loop that biases
-    disturb.
+def balance(graph: Graph, target: Target, steps: int | None = None) -> Passed:
+    """Write phases and delays; ``steps``: the length of a sample, where it is known already.
+
+    Raises ``LoopTooShort`` naming the loop, ``NotRepresentable`` for a delay between steps that biases disturb (for
+    some length of a sample, where ``steps`` does not say which).
     """
     every = connections(graph)
     phases = _phases(graph, every, target)
     timed = _relayed(graph, every, phases, target)
     notes = [f"{name}: relays hold what the machine cannot delay" for name in timed.nodes if name not in graph.nodes]
     if any(connection.delay for connection in every):
-        _check_loops_stay_clean(timed, {c.synapse: c.delay for c in every}, target)
+        _check_loops_stay_clean(timed, {c.synapse: c.delay for c in every}, target, steps)
         notes.append("signals cross from step to step: samples run one by one, each from a fresh state")
     return Passed(timed, tuple(notes))
 
@@ -102,6 +104,7 @@ def _relayed(graph: Graph, every: list[Connection], phases: Mapping[str, int], t
         for name, op in graph.nodes.items()
     }
     edges = [edge for edge in graph.edges if isinstance(graph.nodes[edge.target], Output)]
+    relays: dict[tuple[str, int], str] = {}
     for connection in every:
         total = phases[connection.target] - phases[connection.source] + connection.delay
         source = connection.source
@@ -109,7 +112,9 @@ def _relayed(graph: Graph, every: list[Connection], phases: Mapping[str, int], t
         if not isinstance(graph.nodes[source], Input):
             while total - latency_ > most:
                 hold = min(total - latency_, latency_ + target.delay.one_to_one if most else latency_)
-                source = _relay(nodes, edges, source, extent[connection.source], phases, hold, target)
+                if (source, hold) not in relays:
+                    relays[source, hold] = _relay(nodes, edges, source, extent[connection.source], hold, target)
+                source = relays[source, hold]
                 total -= hold
         first, *rest = connection.edges
         edges.append(Edge(source, first.target, total))
@@ -118,77 +123,80 @@ def _relayed(graph: Graph, every: list[Connection], phases: Mapping[str, int], t
     return Graph({name: nodes[name] for name in order}, edges)
 
 
-def _relay(
-    nodes: dict[str, Op],
-    edges: list[Edge],
-    source: str,
-    shape: Shape,
-    phases: Mapping[str, int],
-    hold: int,
-    target: Target,
-) -> str:
-    """A population that repeats ``source`` ``hold`` steps later; shared by all that need the same.
+def _relay(nodes: dict[str, Op], edges: list[Edge], source: str, shape: Shape, hold: int, target: Target) -> str:
+    """A population that repeats ``source`` ``hold`` steps later; its name.
 
-    Its neuron keeps nothing (both decays complete but for the last bit, which truncation drops) and a spike of weight 2
-    exceeds its threshold of 1, so it fires exactly when a spike arrives.
+    Its neuron keeps nothing (both decays complete but for the last bit, which truncation drops) and a spike's weight
+    of 2 (or the sheet's step, where that is more) exceeds its threshold of 1, so it fires exactly when a spike arrives.
     """
     name = f"{source}_relay{hold if hold > target.synapse_latency else ''}"
-    if name not in nodes:
-        bits = target.decay.bits
-        before = nodes[source]
-        phase = before.phase if isinstance(before, Neuron) else phases[source]
-        nodes[name] = Neuron(
-            shape,
-            alpha=FixedPoint.number(2**bits, -bits),
-            beta=FixedPoint.number(2**bits - 1, -bits),
-            threshold=FixedPoint.number(1),
-            bias=FixedPoint.number(0),
-            reset=To(FixedPoint.number(0)),
-            initial=FixedPoint.number(0),
-            phase=phase + hold,
-        )
-        nodes[f"{name}_in"] = Scale(FixedPoint.number(target.weight.step))
-        edges += [Edge(source, f"{name}_in", hold), Edge(f"{name}_in", name)]
+    while name in nodes or f"{name}_in" in nodes:
+        name += "_"
+    bits, before = target.decay.bits, nodes[source]
+    assert isinstance(before, Neuron)
+    nodes[name] = Neuron(
+        shape,
+        alpha=FixedPoint.number(2**bits, -bits),
+        beta=FixedPoint.number(2**bits - 1, -bits),
+        threshold=FixedPoint.number(1),
+        bias=FixedPoint.number(0),
+        reset=To(FixedPoint.number(0)),
+        initial=FixedPoint.number(0),
+        phase=before.phase + hold,
+    )
+    nodes[f"{name}_in"] = Scale(FixedPoint.number(max(2, target.weight.step)))
+    edges += [Edge(source, f"{name}_in", hold), Edge(f"{name}_in", name)]
     return name
 
 
-def _check_loops_stay_clean(timed: Graph, logical: Mapping[str, int], target: Target) -> None:
+def _check_loops_stay_clean(timed: Graph, logical: Mapping[str, int], target: Target, steps: int | None) -> None:
     """Refuse a graph in which spikes from before a population's first step reach a later step.
 
     Before its phase a population already integrates its bias. What it fires then is cleared with its targets, unless it
     travels a connection with a logical delay l and left less than l steps before the phase. What happens before the
-    phases depends on biases alone, so one run without input shows all of it.
+    phases depends on biases and resets alone, so a run without input shows all of it. A population whose phase is
+    larger than a sample is cleared before it as well, which moves those spikes: each length of a sample is a case of
+    its own, up to the latency (longer ones are all alike).
     """
     late = latency(timed)
     if not late:
         return
-    shown = _before_phases(timed, late, target)
-    for connection in connections(timed):
-        source = timed.nodes[connection.source]
-        span = logical.get(connection.synapse, 0)
-        if not isinstance(source, Neuron) or not span:
-            continue
-        leaving = shown[connection.source][max(0, source.phase - span) : source.phase]
-        if leaving.any():
-            raise NotRepresentable(
-                f"biases make it fire before its first step, and {connection.synapse} carries that into the sample",
-                where=timed.label(connection.source),
-                why="delays are not cleared on the machine",
-                remedy="train the loop without positive biases, or with a longer delay",
-            )
+    for length in range(late, 0, -1) if steps is None else [min(steps, late)]:
+        shown = _before_phases(timed, late, length, target)
+        if length == late and not any(spikes.any() for spikes in shown.values()):
+            return  # no bias fires from rest, so none does wherever it is put back to rest
+        for connection in connections(timed):
+            source, span = timed.nodes[connection.source], logical.get(connection.synapse, 0)
+            if not isinstance(source, Neuron) or not span:
+                continue
+            if shown[connection.source][max(0, source.phase - span) : source.phase].any():
+                raise NotRepresentable(
+                    f"biases make it fire before its first step, and {connection.synapse} carries that into the sample",
+                    where=timed.label(connection.source),
+                    why="delays are not cleared on the machine",
+                    remedy="train the loop without positive biases, or with a longer delay",
+                )
 
 
 def _before_phases(
-    timed: Graph, late: int, target: Target
+    timed: Graph, late: int, length: int, target: Target
 ) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
-    """Spikes [machine step, neuron] of the first ``late`` machine steps when nothing is given."""
-    bare = timed.edit(
-        {name: replace(op, phase=0) for name, op in timed.nodes.items() if isinstance(op, Neuron | Readout)}
-    )
+    """Spikes [machine step, neuron] of the first ``late`` machine steps of samples of ``length`` when nothing is given.
+
+    With phases moved down by whole samples to 0 or below, resets are where they were and every step is recorded.
+    """
+    moved = {
+        name: replace(op, phase=-(-op.phase % length))
+        for name, op in timed.nodes.items()
+        if isinstance(op, Neuron | Readout)
+    }
+    samples = -(-late // length) + 1
     nothing = {
-        name: np.zeros((1, late, *op.shape), dtype=np.int64)
+        name: np.zeros((samples, length, *op.shape), dtype=np.int64)
         for name, op in timed.nodes.items()
         if isinstance(op, Input)
     }
-    trace = integer.run(bare, nothing, target)
-    return {name: spikes[0].reshape(late, -1) for name, spikes in trace.spikes.items()}
+    trace = integer.run(timed.edit(moved), nothing, target, stream=True)
+    return {
+        name: spikes.reshape(samples * length, -1)[-moved[name].phase :][:late] for name, spikes in trace.spikes.items()
+    }
