@@ -36,6 +36,7 @@ from snncompile.ir.ops import (
 )
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike
+from snncompile.passes.balance import balance
 from snncompile.passes.canonical import canonical
 from snncompile.passes.fold_norm import fold_norm
 from snncompile.passes.fuse_pool import fuse_pool
@@ -43,7 +44,7 @@ from snncompile.passes.legalise import legalise
 from snncompile.passes.quantise import encode, quantise
 from snncompile.report.energy_report import to_json, to_text
 from snncompile.report.table import table
-from snncompile.run import reference
+from snncompile.run import integer, reference
 from snncompile.run.trace import Trace
 from snncompile.target import CostModel, Target
 
@@ -493,6 +494,39 @@ def test_equal_spikes_cost_the_same_at_every_level(signal: Signal) -> None:
     # rounding may take weights and biases to zero: that is what these two columns are there to show
     kept = {key: array for key, array in expected.items() if key[1] not in ("ac_nonzero_weight", "bias_adds")}
     assert_contains(fixed, kept)
+
+
+def test_delays_and_relays_of_the_machine_change_no_count() -> None:
+    """A convolution over a skip, which the machine can only hold up by relay populations."""
+    numbers = np.random.default_rng(1)
+
+    def even(*shape: int) -> FixedPoint:
+        return FixedPoint(2 * numbers.integers(-20, 40, shape))
+
+    nodes: dict[str, Op] = {"input": Input((1, 4, 4), Spike())}
+    for index, inward in enumerate((1, 2, 2), start=1):
+        nodes[f"conv{index}"] = Conv(even(2, inward, 3, 3), None, (1, 1), (1, 1))
+        nodes[f"lif{index}"] = Neuron(
+            (2, 4, 4), FixedPoint.number(4096, -12), FixedPoint.number(2048, -12), FixedPoint.number(90)
+        )
+    nodes |= {"output": Output(), "skip": Conv(even(2, 2, 1, 1))}
+    chain = [name for name in nodes if name != "skip"]
+    edges = [*(Edge(a, b) for a, b in itertools.pairwise(chain)), Edge("lif1", "skip"), Edge("skip", "lif3")]
+    fixed, loihi = Graph(nodes, edges), Target.load("loihi")
+    stimulus = {"input": numbers.integers(0, 2, (2, 4, 1, 4, 4))}
+    trace = integer.run(fixed, stimulus, loihi)
+    assert all(spikes.any() for spikes in trace.spikes.values())
+    timed = balance(fixed, loihi).graph
+    relays = [name for name in timed.names(Neuron) if name not in nodes]
+    assert relays
+    shown = integer.run(timed, stimulus, loihi)
+    counts = count(timed, stimulus, shown)
+    expected = arrays_of(count(fixed, stimulus, trace))
+    assert_contains(counts, expected)
+    found = arrays_of(counts)
+    for relay in relays:  # each spike is repeated: one addition without weights
+        assert np.array_equal(found[relay, "one_to_one"], expected["lif1", "spikes_out"])
+    assert_walked(timed, stimulus, dict(shown.spikes), counts)
 
 
 def assert_contains(counts: Counts, expected: dict[tuple[str, str], Array]) -> None:
