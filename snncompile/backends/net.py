@@ -151,9 +151,7 @@ def _dense(connection: Connection, dense: Dense, target: Neuron | Readout) -> La
     if low == high == 0:
         raise _NoSuchLayer(f"{connection.synapse}: all weights are zero, which netx cannot scale")
     if high <= 0 and -low & (-low - 1) == 0:
-        raise _NoSuchLayer(
-            f"{connection.synapse}: no weight above zero and a least of {low}, which netx turns into -255"
-        )
+        raise _NoSuchLayer(f"{connection.synapse}: no weight above zero and a least of {low}, which netx clips")
     return {
         "type": _text("dense"),
         "shape": np.array([weight.shape[0]]),
