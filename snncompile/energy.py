@@ -10,24 +10,22 @@ is counted how stands in ``CONVENTIONS`` and goes into every report.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snncompile.energy_counts import Sent, Way, arriving_shape, before, biased, counted, synapses, ways
+from snncompile.energy_counts import Plan, Sent, Way, counted
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Norm, Pool, Readout, Shape, kind
-from snncompile.ir.shapes import shapes
+from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Norm, Output, Pool, Readout, Scale, kind
 from snncompile.ir.text import arrays, to_text
-from snncompile.passes.fold_norm import fold_norm
 from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
 from snncompile.target import CostModel
@@ -121,29 +119,43 @@ class Counts:
         return hashlib.sha256("".join(self.stimulus).encode()).hexdigest()
 
 
-def count(graph: Graph, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
-    """Count what the spikes of a run cause. Any level; ``stimulus`` [samples, steps, *shape] and ``trace`` of that run.
+class Counter:
+    """Counts runs of one graph, of any level; batch by batch with ``concatenate``."""
 
-    Raises ``GraphError`` where an input carries what it does not declare, where the trace lacks a population, or where
-    an op cannot be counted.
-    """
-    samples, steps = check_stimulus(graph, stimulus)
-    run = _Run(graph, shapes(graph), Sent(graph, stimulus, trace), biased(graph, shapes(graph)), samples, steps)
-    standing = set(fold_norm(graph).graph.names(Norm))
-    layers = []
-    for name in graph.order:
-        match graph.nodes[name]:
-            case Dense() | Conv() as op:
-                layers.append(run.weights(name, op))
-            case Norm() if name in standing:
-                layers.append(run.norm(name))
-            case Pool() as op:
-                layers.append(run.pool(name, op))
-            case Neuron() | Readout() as op:
-                layers.append(run.population(name, op))
-            case _:
-                pass  # inputs and outputs compute nothing; flattens, factors and folded norms are followed through
-    return Counts(tuple(layers), samples, steps, weights_digest(graph), _sample_digests(stimulus, samples))
+    def __init__(self, graph: Graph) -> None:
+        self._plan = Plan(graph)
+        self._weights = weights_digest(graph)
+
+    def count(self, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
+        """What the spikes of a run cause; ``stimulus`` [samples, steps, *shape] and the ``trace`` it left.
+
+        Raises ``GraphError`` where an input carries what it does not declare, where the trace lacks a population, or
+        where an op cannot be counted.
+        """
+        graph = self._plan.graph
+        samples, steps = check_stimulus(graph, stimulus)
+        run = _Run(self._plan, Sent(graph, stimulus, trace), samples, steps)
+        layers = []
+        for name in graph.order:
+            match graph.nodes[name]:
+                case Dense() | Conv():
+                    layers.append(run.weights(name))
+                case Norm() if name in self._plan.standing:
+                    layers.append(run.norm(name))
+                case Pool() as op:
+                    layers.append(run.pool(name, op))
+                case Neuron() | Readout() as op:
+                    layers.append(run.population(name, op))
+                case Norm() | Input() | Output() | Flatten() | Scale():
+                    pass  # inputs and outputs compute nothing; the others are folded, and events followed through
+                case _ as never:
+                    assert_never(never)
+        return Counts(tuple(layers), samples, steps, self._weights, _sample_digests(stimulus, samples))
+
+
+def count(graph: Graph, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
+    """``Counter(graph).count(stimulus, trace)``: one run of one graph."""
+    return Counter(graph).count(stimulus, trace)
 
 
 def concatenate(parts: Sequence[Counts]) -> Counts:
@@ -186,57 +198,41 @@ def _sample_digests(stimulus: Mapping[str, Array], samples: int) -> tuple[str, .
 class _Run:
     """What every count of one run needs."""
 
-    graph: Graph
-    extent: Mapping[str, Shape]
+    plan: Plan
     sent: Sent
-    biased: Mapping[str, int]
     samples: int
     steps: int
+
+    def layer(self, name: str, synapses: int, columns: dict[Column, Integers], sites: int | None = None) -> Layer:
+        sources = tuple(dict.fromkeys(way.source for way in self.plan.ways[name]))
+        signal = " + ".join(dict.fromkeys(self.signal(source) for source in sources))
+        if sites is None:
+            sites = sum(prod(self.plan.extent[source]) for source in sources)
+        return Layer(name, kind(self.plan.graph.nodes[name]), signal, sources, sites, synapses, columns)
+
+    def signal(self, source: str) -> str:
+        """What a source sends, in a word."""
+        op = self.plan.graph.nodes[source]
+        if isinstance(op, Input):
+            return type(op.signal).__name__.lower()
+        return "analog" if self.sent.events(source) is None else "spike"
 
     def every_step(self, number: int) -> Integers:
         """The same number at every sample and step."""
         return np.full((self.samples, self.steps), number, dtype=np.int64)
 
-    def layer(
-        self, name: str, arriving: list[Way], sites: int, synapses_: int, columns: dict[Column, Integers]
-    ) -> Layer:
-        sources = tuple(dict.fromkeys(way.source for way in arriving))
-        signal = " + ".join(dict.fromkeys(self.signal(source) for source in sources))
-        return Layer(name, kind(self.graph.nodes[name]), signal, sources, sites, synapses_, columns)
+    def only_events(self, name: str) -> bool:
+        """Whether nothing but events arrives at a node."""
+        return all(self.sent.events(way.source) is not None for way in self.plan.ways[name])
 
-    def signal(self, source: str) -> str:
-        """What a source sends, in a word."""
-        op = self.graph.nodes[source]
-        if isinstance(op, Input):
-            return type(op.signal).__name__.lower()
-        return "analog" if self.sent.events(source) is None else "spike"
-
-    def arriving(self, name: str, fan_out: Integers) -> tuple[list[Way], int, bool]:
-        """The ways into a node, the elements at their far ends, and whether only events come along them."""
-        found = list(ways(self.graph, self.extent, name, fan_out))
-        sources = {way.source for way in found}
-        sites = sum(prod(self.extent[source]) for source in sources)
-        return found, sites, all(self.sent.events(source) is not None for source in sources)
-
-    def weights(self, name: str, op: Dense | Conv) -> Layer:
-        """Events: AC along every way. Anything else: every synapse at every step."""
-        own = synapses(op, arriving_shape(self.graph, self.extent, name), self.extent[name])
-        found, sites, events = self.arriving(name, own)
-        structural = int(own[0].sum())
-        if not events:
-            return self.layer(name, found, sites, structural, {"mac": self.every_step(structural)})
+    def along(self, some: Iterable[Way]) -> Integers:
+        """What the events of these ways reach: [2, samples, steps]. Ways of numbers reach nothing here."""
         total = np.zeros((2, self.samples, self.steps), dtype=np.int64)
-        for way in found:
-            total += self.along(way)
-        columns: dict[Column, Integers] = {"ac": total[0], "ac_nonzero_weight": total[1]}
-        columns["spikes_in"] = self.spikes({way.source for way in found})
-        return self.layer(name, found, sites, structural, columns)
-
-    def along(self, way: Way) -> Integers:
-        """Synapses that the events of one way reach: [2, samples, steps]."""
-        events = self.sent.events(way.source)
-        assert events is not None
-        return counted(events, way.fan_out)
+        for way in some:
+            events = self.sent.events(way.source)
+            if events is not None:
+                total += counted(events, way.fan_out)
+        return total
 
     def spikes(self, sources: set[str]) -> Integers:
         """Events of sources, each source once."""
@@ -247,47 +243,43 @@ class _Run:
             total += np.abs(events.reshape(self.samples, self.steps, -1)).sum(axis=2, dtype=np.int64)
         return total
 
+    def weights(self, name: str) -> Layer:
+        """Events: AC along every way. Anything else: every synapse at every step."""
+        structural, found = self.plan.synapses[name], self.plan.ways[name]
+        if not self.only_events(name):
+            return self.layer(name, structural, {"mac": self.every_step(structural)})
+        every, present = self.along(found)
+        spikes = self.spikes({way.source for way in found})
+        return self.layer(name, structural, {"ac": every, "ac_nonzero_weight": present, "spikes_in": spikes})
+
     def norm(self, name: str) -> Layer:
         """A norm with no weights before it to fold into: one MAC an element."""
-        found, sites, _ = self.arriving(name, self.ones(name))
-        return self.layer(name, found, sites, 0, {"mac": self.every_step(prod(self.extent[name]))})
-
-    def ones(self, name: str) -> Integers:
-        return np.ones((2, *self.extent[name]), dtype=np.int64)
+        return self.layer(name, 0, {"mac": self.every_step(prod(self.plan.extent[name]))})
 
     def pool(self, name: str, op: Pool) -> Layer:
         """Sums of numbers are additions of their own; sums of events are, where a population takes them as they are."""
-        inside = before(op, self.ones(name), arriving_shape(self.graph, self.extent, name))
-        found, sites, events = self.arriving(name, inside)
         if op.kind == "max":
-            return self.layer(name, found, sites, 0, {})
-        if not events:
-            return self.layer(name, found, sites, 0, {"pool_adds": self.every_step(int(inside[0].sum()))})
-        total = np.zeros((self.samples, self.steps), dtype=np.int64)
-        for target in self.graph.names(Neuron, Readout):
-            for way in ways(self.graph, self.extent, target, self.ones(target)):
-                if way.pool == name and self.sent.events(way.source) is not None:
-                    total += self.along(way)[0]
-        return self.layer(
-            name, found, sites, 0, {"pool_adds": total, "spikes_in": self.spikes({w.source for w in found})}
-        )
+            return self.layer(name, 0, {})
+        if not self.only_events(name):
+            return self.layer(name, 0, {"pool_adds": self.every_step(self.plan.synapses[name])})
+        spikes = self.spikes({way.source for way in self.plan.ways[name]})
+        return self.layer(name, 0, {"pool_adds": self.along(self.plan.through(name))[0], "spikes_in": spikes})
 
     def population(self, name: str, op: Neuron | Readout) -> Layer:
-        """Updates, biases, and what arrives without having met weights."""
+        """Updates, biases, and what arrives without having met weights or a pool."""
         size = prod(op.shape)
-        direct = self.every_step(0)
-        found = list(ways(self.graph, self.extent, name, self.ones(name)))
-        for way in found:
-            if way.pool is None and self.sent.events(way.source) is not None:
-                direct += self.along(way)[0]
-            elif way.pool is None and isinstance(self.graph.nodes[way.source], Input | Readout):
+        bare = [way for way in self.plan.ways[name] if way.pool is None]
+        direct = self.along(bare)[0]
+        for way in bare:
+            sender = self.plan.graph.nodes[way.source]
+            if isinstance(sender, Input | Readout) and self.sent.events(way.source) is None:
                 direct += int(way.fan_out[0].sum())  # a number for every neuron, every step
-        columns: dict[Column, Integers] = {"one_to_one": direct, "bias_adds": self.every_step(self.biased[name])}
+        columns: dict[Column, Integers] = {"one_to_one": direct, "bias_adds": self.every_step(self.plan.biased[name])}
         if isinstance(op, Neuron):
             columns |= {"neuron_updates": self.every_step(size), "spikes_out": self.spikes({name})}
         else:
             columns["readout_adds"] = self.every_step(size)
-        return self.layer(name, found, size, 0, columns)
+        return self.layer(name, 0, columns, size)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Op, Pool, Readout, Scale, Shape, real
+from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Norm, Op, Pool, Readout, Scale, Shape, real
+from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import Analog, Count, Fixed, Signed, Spike, is_event
+from snncompile.passes.fold_norm import fold_norm
 from snncompile.run import linear
 from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Trace
@@ -91,6 +93,37 @@ def ways(
             yield from ways(graph, extent, edge.source, passed, nearest)
         else:
             yield Way(edge.source, fan_out, pool)
+
+
+class Plan:
+    """What counting needs to know of a graph, once for all runs: every way events can take, and their fan-outs.
+
+    ``ways``: into weights (fan-outs over their synapses), norms, pools and populations; ``synapses``: what weights or a
+    pool read inside the borders; ``biased``: neurons with a bias; ``standing``: norms that cannot be folded.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.extent = graph, shapes(graph)
+        self.standing = frozenset(fold_norm(graph).graph.names(Norm))
+        self.biased = biased(graph, self.extent)
+        self.ways: dict[str, tuple[Way, ...]] = {}
+        self.synapses: dict[str, int] = {}
+        for name in graph.names(Dense, Conv, Norm, Pool, Neuron, Readout):
+            op, ones = graph.nodes[name], np.ones((2, *self.extent[name]), dtype=np.int64)
+            match op:
+                case Dense() | Conv():
+                    fan_out = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
+                case Pool():
+                    fan_out = before(op, ones, arriving_shape(graph, self.extent, name))
+                case _:
+                    fan_out = ones
+            self.synapses[name] = int(fan_out[0].sum())
+            self.ways[name] = tuple(ways(graph, self.extent, name, fan_out))
+
+    def through(self, pool: str) -> Iterator[Way]:
+        """The ways from a source over this pool to a population, without weights."""
+        for target in self.graph.names(Neuron, Readout):
+            yield from (way for way in self.ways[target] if way.pool == pool)
 
 
 def counted(events: Array, fan_out: Integers) -> Integers:

@@ -733,6 +733,66 @@ def test_a_maximum_over_spikes_of_different_worth_is_refused() -> None:
         count(graph, stimulus, Trace({"lif": np.zeros((1, 1, 1), dtype=bool)}))
 
 
+def test_a_maximum_over_events_of_one_worth_is_counted() -> None:
+    """Means of halves are worth a quarter each, and so is the other input: the larger number of events goes on."""
+    nodes: dict[str, Op] = {
+        "half": Input((1, 8), Spike(0.5)),
+        "mean": Pool("mean", (2,), (2,), (0,)),
+        "doubled": Scale(1.0),
+        "quarter": Input((1, 4), Count(3, 0.25)),
+        "pool": Pool("max", (2,), (2,), (0,)),
+        "fc": Dense(np.ones((3, 2))),
+        "lif": Neuron((3,)),
+    }
+    edges = [Edge("half", "mean"), Edge("mean", "doubled"), Edge("doubled", "pool"), Edge("quarter", "pool", 1)]
+    graph = Graph(nodes, [*edges, Edge("pool", "fc"), Edge("fc", "lif")])
+    half = np.array([[1, 1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 1, 0]]).reshape(1, 2, 1, 8) * 0.5
+    quarter = np.array([[1, 3, 0, 2], [3, 3, 3, 3]]).reshape(1, 2, 1, 4) * 0.25
+    counts = count(graph, {"half": half, "quarter": quarter}, Trace({"lif": np.zeros((1, 2, 3), dtype=bool)}))
+    (layer,) = (layer for layer in counts.layers if layer.name == "fc")
+    # step 0: means 2 1 0 0, the other input is not there yet: 2 and 0. Step 1: 1 0 0 1 plus 1 3 0 2: 3 and 3.
+    assert layer.columns["spikes_in"].tolist() == [[2, 6]]
+    assert layer.columns["ac"].tolist() == [[6, 18]]
+
+
+def test_a_factor_of_zero_is_a_weight_of_zero_and_stops_a_bias() -> None:
+    nodes: dict[str, Op] = {
+        "in": Input((4,), Spike()),
+        "factor": Scale(np.array([1.0, 0.0, 2.0, 0.0])),
+        "fc": Dense(np.ones((3, 4)), np.ones(3)),
+        "lif": Neuron((3,), gain=np.array([1.0, 0.0, 1.0])),
+        "output": Output(),
+    }
+    graph = Graph(nodes, [Edge(a, b) for a, b in itertools.pairwise(nodes)])
+    counts = count(graph, {"in": np.ones((1, 1, 4))}, Trace({"lif": np.zeros((1, 1, 3), dtype=bool)}))
+    assert (counts.total("ac"), counts.total("ac_nonzero_weight"), counts.total("bias_adds")) == (12, 6, 2)
+
+
+def test_prices_are_means_over_samples() -> None:
+    one, graph = tiny()
+    silent = Trace({"lif": np.zeros((1, 2, 1, 3, 3), dtype=bool)})
+    both = concatenate([one, count(graph, {"image": np.zeros((1, 2, 1, 3, 3))}, silent)])
+    priced = price(both, HOROWITZ)
+    assert priced.samples.tolist() == pytest.approx([456.2e-12, 450.8e-12])
+    assert priced.total == pytest.approx(453.5e-12)
+    assert priced.layers["fc"] == pytest.approx(2.7e-12)
+    assert priced.ann == pytest.approx(308.2e-12)
+
+
+def test_digests_name_what_was_counted() -> None:
+    one, graph = tiny()
+    silent = Trace({"lif": np.zeros((2, 2, 1, 3, 3), dtype=bool)})
+    images = np.zeros((2, 2, 1, 3, 3))
+    before = count(graph, {"image": images}, silent)
+    images[1, 1, 0, 2, 2] = 1.0
+    after = count(graph, {"image": images}, silent)
+    assert before.weights == after.weights == one.weights
+    assert before.stimulus_digest != after.stimulus_digest
+    assert before.stimulus[0] == after.stimulus[0]
+    weight = np.ones((2, 9))
+    assert count(graph.edit({"fc": Dense(weight)}), {"image": images}, silent).weights != one.weights
+
+
 def test_counts_of_different_networks_do_not_add() -> None:
     counts, graph = tiny()
     other = count(
