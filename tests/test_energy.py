@@ -481,6 +481,11 @@ def test_equal_spikes_cost_the_same_at_every_level(signal: Signal) -> None:
     assert all(spikes.any() for spikes in trace.spikes.values())
     counts = count(read, stimulus, trace)
     assert_walked(read, stimulus, dict(trace.spikes), counts)
+    assert {layer.name: layer.sites for layer in counts.layers if layer.kind == "Neuron"} == {
+        "lif1": 48,
+        "lif2": 48,
+        "lif3": 8,
+    }
     expected = {key: array for key, array in arrays_of(counts).items() if key[0] not in ("pool", "norm1", "norm2")}
     graph = read
     for passed in (fold_norm, fuse_pool, canonical):
@@ -734,21 +739,21 @@ def test_a_maximum_over_spikes_of_different_worth_is_refused() -> None:
 
 
 def test_a_maximum_over_events_of_one_worth_is_counted() -> None:
-    """Means of halves are worth a quarter each, and so is the other input: the larger number of events goes on."""
+    """Means of halves, doubled, are worth a half each, and so is the other input: the most events go on."""
     nodes: dict[str, Op] = {
         "half": Input((1, 8), Spike(0.5)),
         "mean": Pool("mean", (2,), (2,), (0,)),
-        "doubled": Scale(1.0),
-        "quarter": Input((1, 4), Count(3, 0.25)),
+        "doubled": Scale(2.0),
+        "other": Input((1, 4), Count(3, 0.5)),
         "pool": Pool("max", (2,), (2,), (0,)),
         "fc": Dense(np.ones((3, 2))),
         "lif": Neuron((3,)),
     }
-    edges = [Edge("half", "mean"), Edge("mean", "doubled"), Edge("doubled", "pool"), Edge("quarter", "pool", 1)]
+    edges = [Edge("half", "mean"), Edge("mean", "doubled"), Edge("doubled", "pool"), Edge("other", "pool", 1)]
     graph = Graph(nodes, [*edges, Edge("pool", "fc"), Edge("fc", "lif")])
     half = np.array([[1, 1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 1, 0]]).reshape(1, 2, 1, 8) * 0.5
-    quarter = np.array([[1, 3, 0, 2], [3, 3, 3, 3]]).reshape(1, 2, 1, 4) * 0.25
-    counts = count(graph, {"half": half, "quarter": quarter}, Trace({"lif": np.zeros((1, 2, 3), dtype=bool)}))
+    other = np.array([[1, 3, 0, 2], [3, 3, 3, 3]]).reshape(1, 2, 1, 4) * 0.5
+    counts = count(graph, {"half": half, "other": other}, Trace({"lif": np.zeros((1, 2, 3), dtype=bool)}))
     (layer,) = (layer for layer in counts.layers if layer.name == "fc")
     # step 0: means 2 1 0 0, the other input is not there yet: 2 and 0. Step 1: 1 0 0 1 plus 1 3 0 2: 3 and 3.
     assert layer.columns["spikes_in"].tolist() == [[2, 6]]
