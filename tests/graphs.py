@@ -150,7 +150,7 @@ def _first_synapse(draw: Drawing, shape: Shape) -> Op:
     if len(shape) > 1 and draw.maybe(2):
         for _ in range(8):
             op = _fixed_conv(draw, shape, draw.pick(1, 2, 3, 4))
-            if _fits(op, shape):
+            if fits(op, shape):
                 return op
     if draw.maybe(4):
         return Scale(_even(draw, *draw.pick((), shape, (shape[0], *(1,) * (len(shape) - 1)))))
@@ -171,7 +171,8 @@ def _fixed_conv(draw: Drawing, shape: Shape, features: int) -> Conv:
     )
 
 
-def _fits(op: Op, shape: Shape) -> bool:
+def fits(op: Op, shape: Shape) -> bool:
+    """Whether an op takes a shape."""
     try:
         shape_of("conv", op, shape)
     except GraphError:
@@ -188,7 +189,7 @@ def _further_synapse(draw: Drawing, source: Shape, target: Shape) -> Op | None:
     if len(source) == len(target):
         for _ in range(8):
             op = _fixed_conv(draw, source, target[0])
-            if _fits(op, source) and shape_of("conv", op, source) == target:
+            if fits(op, source) and shape_of("conv", op, source) == target:
                 return op
     return Scale(_even(draw)) if source == target else None
 
@@ -296,11 +297,13 @@ def _dyadic(draw: Drawing, *shape: int) -> Array:
 
 
 def _read_layer(draw: Drawing, index: int, earlier: list[str], plain: bool) -> str:
-    """[pool] weights [norm] neuron, and what skips to it."""
+    """[pool] weights [norm] [pool] neuron, and what skips to it."""
     name = f"n{index}"
     start = earlier[-1] if not draw.maybe(4) else draw.pick(*earlier)
     at = _pooled(draw, f"{name}_pool", start) if draw.maybe(3) else start
-    at = _weights(draw, name, at)
+    if at == start or not draw.maybe(4):  # a pool may also end in neurons, and follow weights
+        at = _weights(draw, name, at)
+        at = _pooled(draw, f"{name}_sub", at) if draw.maybe(6) else at
     shape = draw.shapes[at]
     ends = [at]
     for skip in range(draw.pick(0, 1, 2)):
@@ -321,7 +324,7 @@ def _pooled(draw: Drawing, name: str, source: str) -> str:
     kernel = tuple(draw.pick(2, 2, 1) for _ in range(axes))
     pad = tuple(draw.pick(0, 0, 1) if k == 2 else 0 for k in kernel)
     op = Pool(draw.pick("mean", "mean", "sum"), kernel, tuple(draw.pick(2, 1, 3) for _ in range(axes)), pad)
-    return draw.add(name, op, source) if _fits(op, draw.shapes[source]) else source
+    return draw.add(name, op, source) if fits(op, draw.shapes[source]) else source
 
 
 def _norm(draw: Drawing, channels: int) -> Norm:
@@ -346,7 +349,7 @@ def _weights(draw: Drawing, name: str, source: str) -> str:
         sizes = (tuple(draw.pick(*choices) for _ in range(axes)) for choices in ((1, 2), (1, 0), (1, 2)))
         weight = _dyadic(draw, features, shape[0] // groups, *(draw.pick(3, 1, 2) for _ in range(axes)))
         conv = Conv(weight, _dyadic(draw, features) if draw.maybe(2) else None, *sizes, groups)
-        op = conv if _fits(conv, shape) else None
+        op = conv if fits(conv, shape) else None
     if op is None:
         features = draw.source.randint(1, 5)
         bias = _dyadic(draw, features) if draw.maybe(2) else None

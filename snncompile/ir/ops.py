@@ -113,7 +113,11 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class Flatten:
-    """``y = x`` as one axis, in C order."""
+    """``y = x`` as one axis, in C order; in ``shape`` where that is given (``legalise`` puts the rows of a matrix back
+    into the form of their population).
+    """
+
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, eq=False)

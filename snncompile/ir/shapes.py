@@ -55,7 +55,7 @@ def _settle(graph: Graph, of: Callable[[str, Op, list[T]], T], what: str) -> dic
     known: dict[str, T] = {}
     waiting = list(graph.order)
     while waiting:
-        left = []
+        left, declared = [], False
         for name in waiting:
             op = graph.nodes[name]
             edges = graph.into(name)
@@ -64,10 +64,11 @@ def _settle(graph: Graph, of: Callable[[str, Op, list[T]], T], what: str) -> dic
                 known[name] = of(name, op, arriving)
             elif isinstance(op, Neuron) and name not in known:
                 known[name] = of(name, op, [])
+                declared = True
                 left.append(name)  # once more, when all that arrives is known
             else:
                 left.append(name)
-        if len(left) == len(waiting):
+        if len(left) == len(waiting) and not declared:
             raise GraphError(
                 f"its {what} depends on itself", where=graph.label(left[0]), remedy="a loop needs a population"
             )
@@ -97,7 +98,9 @@ def shape_of(label: str, op: Op, arriving: Shape | None) -> Shape:
                 raise GraphError(f"weights {list(op.weight.shape)} do not take {list(arriving)}", where=label)
             return (op.weight.shape[0],)
         case Flatten():
-            return (prod(arriving),)
+            if op.shape is not None and prod(op.shape) != prod(arriving):
+                raise GraphError(f"cannot show {list(arriving)} as {list(op.shape)}", where=label)
+            return (prod(arriving),) if op.shape is None else op.shape
         case Pool():
             if len(arriving) != len(op.kernel) + 1:
                 raise GraphError(f"pools {len(op.kernel)} axes, gets {list(arriving)}", where=label)
@@ -110,6 +113,8 @@ def shape_of(label: str, op: Op, arriving: Shape | None) -> Shape:
 
 
 def _conv_shape(label: str, op: Conv, arriving: Shape) -> Shape:
+    if len(op.weight.shape) < 3 or op.groups < 1:
+        raise GraphError(f"weights {list(op.weight.shape)} in {op.groups} groups are no convolution", where=label)
     out, inward, *kernel = op.weight.shape
     if len(arriving) != len(kernel) + 1 or arriving[0] != inward * op.groups or out % op.groups:
         shown = f"weights {list(op.weight.shape)} in {op.groups} groups"
@@ -120,6 +125,8 @@ def _conv_shape(label: str, op: Conv, arriving: Shape) -> Shape:
 def _extent(label: str, size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
     if len({len(size), len(kernel), len(stride), len(padding), len(dilation)}) != 1:
         raise GraphError("kernel, stride, padding and dilation need one entry an axis", where=label)
+    if min((*kernel, *stride, *dilation), default=0) < 1 or min(padding) < 0:
+        raise GraphError("kernel, stride and dilation start at 1, padding at 0", where=label)
     result = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)

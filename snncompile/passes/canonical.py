@@ -9,7 +9,9 @@
 * A population that feeds another one without weights (an identity skip) does so through ``Scale(1)``: one-to-one
   synapses.
 
-Exact but for float64 rounding. Declines a bias behind a delay (it starts later than the others) and says so.
+Exact but for float64 rounding. Declines a bias that is not constant in the potential it reaches, and says why: one that
+passes a delay (it starts later than the others), a maximum (which does not add), a norm that could not be folded,
+or a synaptic current (it builds up there, and a population's own bias does not).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from snncompile.ir.ops import (
     Neuron,
     Norm,
     Output,
+    Pool,
     Readout,
     Reset,
     Scale,
@@ -98,9 +101,9 @@ def _move_biases(graph: Graph) -> tuple[Graph, list[str]]:
     biased = [name for name in graph.names(Dense, Conv) if _bias(graph, name) is not None]
     if not biased:
         return graph, []
-    late = [graph.label(name) for name in biased for edge in _linear_edges_behind(graph, name) if edge.delay]
-    if late:
-        return graph, [f"the bias of {label} stays: it passes a delay" for label in late]
+    reasons = {name: _declined(graph, name) for name in biased}
+    if any(reasons.values()):
+        return graph, [f"the bias of {graph.label(name)} stays: {reason}" for name, reason in reasons.items() if reason]
     extent = shapes(graph)
     constant: dict[str, Reals] = {}
     changed: dict[str, Neuron | Readout | Dense | Conv] = {}
@@ -117,6 +120,8 @@ def _move_biases(graph: Graph) -> tuple[Graph, list[str]]:
                     changed[name] = replace(op, bias=_compact(total[0] + real(op.bias)))
             case Output():
                 constant[name] = total
+            case Norm():
+                constant[name] = np.zeros_like(total)  # no bias reaches it, and what it adds itself stays with it
             case _:
                 constant[name] = apply_linear(graph, name, total)
                 if isinstance(op, Dense | Conv) and op.bias is not None:
@@ -135,6 +140,24 @@ def _incoming(graph: Graph, name: str, extent: dict[str, Shape]) -> Shape:
 def _bias(graph: Graph, name: str) -> Reals | None:
     op = graph.nodes[name]
     return real(op.bias) if isinstance(op, Dense | Conv) and op.bias is not None else None
+
+
+def _declined(graph: Graph, name: str) -> str:
+    """Why the bias of a linear op cannot become that of a population; empty where it can."""
+    for edge in _linear_edges_behind(graph, name):
+        label = graph.label(edge.target)
+        if edge.delay:
+            return f"it passes the delay into {label}"
+        match graph.nodes[edge.target]:
+            case Pool(kind="max"):
+                return f"it passes the maximum {label}"
+            case Norm():
+                return f"it passes {label}, which is not folded"
+            case Neuron(alpha=alpha) if np.any(real(alpha) != 1.0):
+                return f"it builds up in the synaptic current of {label}"
+            case _:
+                pass
+    return ""
 
 
 def _linear_edges_behind(graph: Graph, name: str) -> list[Edge]:

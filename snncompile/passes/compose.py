@@ -29,32 +29,33 @@ MATRIX_NUMBERS = 1 << 27  # the largest matrix made as a fall-back: 1 GiB
 Linear = Dense | Conv | Pool | Scale | Flatten
 
 
-def compose(first: Linear, second: Linear, shape: Shape) -> Dense | Conv | Scale | Flatten:
-    """One op that does what ``first`` and then ``second`` do to a signal of ``shape``."""
-    middle = shape_of("compose", first, shape)
+def compose(first: Linear, second: Linear, shape: Shape, middle: Shape | None = None) -> Dense | Conv | Scale | Flatten:
+    """One op that does what ``first`` and then ``second`` do to a signal of ``shape``.
+
+    ``middle`` is the form in which ``second`` reads the signal, where ``first`` no longer gives it that form: a flatten
+    that it has swallowed, or a matrix. Raises ``NotRepresentable`` for a maximum, and for a matrix that is too large.
+    """
+    given = shape_of("compose", first, shape)
+    middle = given if middle is None else middle
     match first, second:
         case _, Flatten():
-            return _flattened(first, shape)
-        case Flatten(), _:
-            # behind a flatten only Dense, Scale and Flatten follow; Dense reads any shape, a scale needs its own back
-            return (
-                Scale(np.broadcast_to(real(second.factor), middle).reshape(shape))
-                if isinstance(second, Scale)
-                else _own(second)
-            )
-        case Scale(), Scale():
-            return Scale(real(first.factor) * real(second.factor))
+            return _plain(first, shape)
+        case Flatten(), Scale():
+            return Scale(np.broadcast_to(real(second.factor), middle).reshape(shape))
+        case Flatten(), _:  # a flatten in front only changes the form, and Dense reads any
+            return _plain(second, middle)
         case _, Scale():
-            return _scale_rows(_own(first), real(second.factor), middle, shape)
+            return _scale_rows(_plain(first, shape), _in_form(real(second.factor), middle, given), given, shape)
         case Scale(), _:
-            return _scale_columns(_own(second), real(first.factor), shape)
+            return _scale_columns(_plain(second, middle), real(first.factor), shape)
         case _, Dense():
-            return Dense(
-                adjoint(first, real(second.weight).reshape(-1, *middle), shape).reshape(len(real(second.weight)), -1)
-            )
+            rows = real(second.weight)
+            return Dense(adjoint(first, rows.reshape(len(rows), *given), shape).reshape(len(rows), -1))
+        case Dense(), Conv() | Pool():
+            return Dense(_matrix(as_conv(second, middle[0]), middle) @ real(first.weight))
         case ((Conv() | Pool()), (Conv() | Pool())):
             one, two = as_conv(first, shape[0]), as_conv(second, middle[0])
-            if _zeros_agree(one, two, shape, middle):
+            if zeros_agree(one, two, shape, middle):
                 return _convolved(one, two)
             return Dense(_matrix(two, middle) @ _matrix(one, shape))
         case _:
@@ -88,20 +89,20 @@ def adjoint(op: Linear, y: Reals, shape: Shape) -> Reals:
             )
 
 
-def _own(op: Linear) -> Dense | Conv | Scale | Flatten:
+def _plain(op: Linear, shape: Shape) -> Dense | Conv | Scale | Flatten:
+    """An op on a signal of ``shape`` without its bias, a pool as a convolution."""
     match op:
         case Dense():
             return Dense(op.weight)
-        case Pool():
-            raise NotRepresentable("a pool behind a flatten has no axes", where="Pool")
-        case Conv():
-            return as_conv(op, 0)
+        case Conv() | Pool():
+            return as_conv(op, shape[0])
         case _:
             return op
 
 
-def _flattened(first: Linear, shape: Shape) -> Dense | Conv | Scale | Flatten:
-    return as_conv(first, shape[0]) if isinstance(first, Pool) else _own(first)
+def _in_form(factor: Reals, middle: Shape, given: Shape) -> Reals:
+    """A factor on a signal of form ``middle`` as one on the same numbers in the form ``given``."""
+    return factor if factor.ndim == 0 or middle == given else np.broadcast_to(factor, middle).reshape(given)
 
 
 def _scale_rows(op: Op, factor: Reals, middle: Shape, shape: Shape) -> Dense | Conv | Scale:
@@ -144,7 +145,7 @@ def _per_channel(factor: Reals, shape: Shape) -> Reals | None:
     return whole[:, 0] if (whole == whole[:, :1]).all() else None
 
 
-def _zeros_agree(one: Conv, two: Conv, shape: Shape, middle: Shape) -> bool:
+def zeros_agree(one: Conv, two: Conv, shape: Shape, middle: Shape) -> bool:
     """Whether what the second convolution reads outside its input is zero in the composed one as well.
 
     Outside the middle signal the second op sees zeros. The composed op sees the first one's response there, which is

@@ -13,7 +13,7 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Pool, Scale, number
 from snncompile.ir.shapes import shape_of, shapes
 from snncompile.passes import Passed
-from snncompile.passes.compose import as_conv, compose
+from snncompile.passes.compose import as_conv, compose, zeros_agree
 from snncompile.passes.scales import absorb_scales
 
 
@@ -62,6 +62,8 @@ def _composed_with_conv(graph: Graph, name: str) -> Graph | None:
     extent = shapes(graph)
     shape = extent[graph.into(before)[0].source]
     middle, after = extent[before], extent[name]
+    if not zeros_agree(as_conv(conv, shape[0]), as_conv(pool, middle[0]), shape, middle):
+        return None  # together they would be a matrix
     taps = prod(as_conv(conv, shape[0]).weight.shape) * prod(middle[1:])
     composed = compose(conv, pool, shape)
     if not isinstance(composed, Conv) or prod(composed.weight.shape) * prod(after[1:]) >= taps:

@@ -8,6 +8,7 @@ do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,9 @@ def _neuron_faults(op: Neuron, target: Target) -> list[str]:
     for what, value in (("threshold", op.threshold), ("alpha", op.alpha), ("beta", op.beta)):
         if target.neuron.per == "population" and np.unique(real(value)).size > 1:
             faults.append(f"its {what} differs inside the population ({target.cite('neuron.per')})")
+    if np.any(real(op.threshold) < target.threshold.least):
+        least = f"{target.threshold.least} ({target.cite('threshold.least')})"
+        faults.append(f"its threshold {np.min(real(op.threshold)):g} lies below {least}")
     if np.any(real(op.alpha) <= 0) or np.any(real(op.alpha) > 1):
         faults.append("alpha must lie in (0, 1]")
     if np.any(real(op.beta) < 0) or np.any(real(op.beta) > 1):
@@ -129,30 +133,28 @@ def _single_synapses(graph: Graph) -> Graph:
     edges = [edge for edge in graph.edges if isinstance(graph.nodes[edge.target], Output)]
     for target in graph.names(Neuron, Readout):
         for way in _ways(graph, target):
-            op = _as_synapse(graph, way, extent[way.source])
+            op = _as_synapse(graph, way, extent)
             name = _name(graph, way, nodes)
             nodes[name] = op
             edges.append(Edge(way.source, name, way.delay))
             if shape_of(name, op, extent[way.source]) != extent[target]:
                 view = f"{name}_flat"
-                nodes[view] = Flatten()
+                nodes[view] = Flatten() if len(extent[target]) == 1 else Flatten(extent[target])
                 edges += [Edge(name, view), Edge(view, target)]
             else:
                 edges.append(Edge(name, target))
     return _in_order(nodes, edges)
 
 
-def _as_synapse(graph: Graph, way: _Way, shape: Shape) -> Synapse:
+def _as_synapse(graph: Graph, way: _Way, extent: Mapping[str, Shape]) -> Synapse:
     """The ops of a way composed into one."""
-    ops: list[Linear] = []
-    for name in way.nodes:
+    shape = extent[way.source]
+    current: Linear = Flatten()
+    for index, name in enumerate(way.nodes):
         op = graph.nodes[name]
         if not isinstance(op, Dense | Conv | Pool | Scale | Flatten):
             raise InternalError(f"{graph.label(name)} on a linear way")
-        ops.append(op)
-    current: Linear = Flatten()
-    for op in ops:
-        current = op if isinstance(current, Flatten) and op is ops[0] else compose(current, op, shape)
+        current = compose(current, op, shape, extent[way.nodes[index - 1]]) if index else op
     if isinstance(current, Pool):
         return as_conv(current, shape[0])
     return Scale(number(1.0)) if isinstance(current, Flatten) else current

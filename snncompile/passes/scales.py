@@ -14,9 +14,12 @@ from snncompile.passes.compose import compose
 
 def absorb_scales(graph: Graph) -> Graph:
     """Fold every ``Scale`` that can be folded, into what follows it or else into what comes before it."""
-    for name in graph.names(Scale):
-        graph = _forward(graph, name) or _backward(graph, name) or graph
-    return graph
+    while True:  # one that is folded may clear the way for the one before it
+        before = graph
+        for name in graph.names(Scale):
+            graph = _forward(graph, name) or _backward(graph, name) or graph
+        if graph is before:
+            return graph
 
 
 def _weights_after(graph: Graph, name: str) -> list[list[str]] | None:

@@ -88,7 +88,8 @@ class _Analysis:
             case Output():
                 return m, e
             case Flatten():
-                return m.reshape(*m.shape[:2], -1), e.reshape(*e.shape[:2], -1)
+                shape = (*m.shape[:2], *(op.shape or (-1,)))
+                return m.reshape(shape), e.reshape(shape)
             case Scale():
                 factor = np.abs(real(op.factor))
                 return factor * m, factor * e + self.gamma(1) * factor * (m + e)

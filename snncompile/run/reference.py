@@ -100,7 +100,7 @@ def apply_linear(graph: Graph, name: str, x: Array) -> Array:
         case Pool():
             return linear.pool(x, op.kind, op.kernel, op.stride, op.padding)
         case Flatten():
-            return x.reshape(len(x), -1)
+            return x.reshape(len(x), *(op.shape or (-1,)))
         case Scale():
             return np.asarray(real(op.factor) * x)
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def residual() -> Graph:
         "out": Output(),
     }
     chain = ["x", "wa", "a", "wb", "b", "wc", "c", "out"]
-    edges = [Edge(source, target) for source, target in zip(chain, chain[1:], strict=False)]
+    edges = [Edge(source, target) for source, target in pairwise(chain)]
     edges += [Edge("a", "skip"), Edge("skip", "c"), Edge("x", "given"), Edge("given", "c")]
     return Graph(nodes, edges)
 
