@@ -57,7 +57,8 @@ CONVENTIONS: Mapping[str, str] = MappingProxyType(
         "max_pool": "0 AC; its own spikes are the events of what follows",
         "delay": "an event counts at the step at which it is sent",
         "headline": "ac and mac; all other columns are counted and not priced",
-        "ann": "every weighted layer once, all synapses inside the borders, MAC",
+        "ann": "every weighted layer once, all synapses inside the borders, MAC; of the network as trained where it is"
+        " at hand (pools merged into larger kernels for a machine would flatter the spiking network)",
     }
 )
 
@@ -156,6 +157,12 @@ class Counter:
 def count(graph: Graph, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
     """``Counter(graph).count(stimulus, trace)``: one run of one graph."""
     return Counter(graph).count(stimulus, trace)
+
+
+def dense_macs(graph: Graph) -> int:
+    """MACs of a network's weighted layers, each run once with every input present: the artificial network's price."""
+    plan = Plan(graph)
+    return sum(plan.synapses[name] for name in graph.names(Dense, Conv))
 
 
 def concatenate(parts: Sequence[Counts]) -> Counts:
@@ -284,13 +291,18 @@ class _Run:
 
 @dataclass(frozen=True)
 class Price:
-    """Energy in joules under one cost model: mean per sample by layer and in all, of each sample, and of the ANN."""
+    """Energy in joules under one cost model: mean per sample by layer and in all, of each sample, and of the ANN.
+
+    ``trained``: whether the ANN is the network that was trained, not the layers that were counted.
+    """
 
     cost_model: CostModel
     layers: Mapping[str, float]
     total: float
     samples: Reals
     ann: float
+    ann_mac: int
+    trained: bool
 
     @property
     def ratio(self) -> float:
@@ -298,8 +310,12 @@ class Price:
         return self.total / self.ann if self.ann else float("inf")
 
 
-def price(counts: Counts, cost_model: CostModel) -> Price:
-    """``(AC ac + MAC mac) pJ`` of structural accumulates and of multiply-accumulates; nothing else is priced."""
+def price(counts: Counts, cost_model: CostModel, *, ann_mac: int | None = None) -> Price:
+    """``(AC ac + MAC mac) pJ`` of structural accumulates and of multiply-accumulates; nothing else is priced.
+
+    ``ann_mac``: what one pass of the trained network multiplies, ``dense_macs`` of its level ``read``; without it the
+    layers that were counted stand in.
+    """
 
     def joules(ac: int, mac: int) -> float:
         return (ac * cost_model.ac + mac * cost_model.mac) * 1e-12
@@ -307,6 +323,7 @@ def price(counts: Counts, cost_model: CostModel) -> Price:
     def mean(ac: int, mac: int) -> float:
         return joules(ac, mac) / counts.samples
 
+    dense = counts.ann_mac if ann_mac is None else ann_mac
     nothing = np.zeros((counts.samples, counts.steps), dtype=np.int64)
     each: dict[Column, Integers] = {
         column: sum((layer.columns.get(column, nothing).sum(axis=1) for layer in counts.layers), nothing.sum(axis=1))
@@ -317,5 +334,7 @@ def price(counts: Counts, cost_model: CostModel) -> Price:
         {layer.name: mean(layer.total("ac"), layer.total("mac")) for layer in counts.layers},
         mean(counts.total("ac"), counts.total("mac")),
         np.array([joules(int(ac), int(mac)) for ac, mac in zip(each["ac"], each["mac"], strict=True)]),
-        joules(0, counts.ann_mac),
+        joules(0, dense),
+        dense,
+        ann_mac is not None,
     )

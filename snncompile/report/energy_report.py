@@ -15,6 +15,7 @@ TOTALS: tuple[Column, ...] = (
     *("ac", "ac_nonzero_weight", "mac", "one_to_one", "pool_adds"),
     *("neuron_updates", "bias_adds", "readout_adds", "spikes_out"),
 )
+MERGED = ("fixed", "timed", "placed")
 PRICED = ("ac", "mac")
 UNPRICED = ("one_to_one", "pool_adds", "neuron_updates", "bias_adds", "readout_adds")
 
@@ -49,7 +50,12 @@ def to_json(
         "totals": {column: counts.total(column) for column in TOTALS},
         "energy_per_sample_J": price.total,
         "energy_by_sample_J": [float(joules) for joules in price.samples],
-        "ann": {"mac": counts.ann_mac, "energy_J": price.ann, "ratio": price.ratio if counts.ann_mac else None},
+        "ann": {
+            "of": "the trained network" if price.trained else "the layers counted",
+            "mac": price.ann_mac,
+            "energy_J": price.ann,
+            "ratio": price.ratio if price.ann_mac else None,
+        },
     }
 
 
@@ -147,7 +153,9 @@ def _ann(report: Mapping[str, Any]) -> str:
     ann, whole = report["ann"], report["energy_per_sample_J"]
     if not ann["mac"]:
         return ""
-    text = f"The same layers run once as an ANN: {ann['mac']:,} MAC = {_nanojoules(ann['energy_J'])} nJ. "
+    text = f"{ann['of'].capitalize()} run once as an ANN: {ann['mac']:,} MAC = {_nanojoules(ann['energy_J'])} nJ. "
+    if ann["of"] == "the layers counted" and report["level"] in MERGED:
+        text += "(Pools are merged into larger kernels at this level: the trained network's ANN may take less.) "
     ratio = ann["ratio"]
     if ratio > 1:
         return text + f"The ANN wins: the spiking network takes {ratio:.2f} times its energy."
