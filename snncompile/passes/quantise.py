@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from snncompile.errors import LoweringError, NotRepresentable
+from snncompile.errors import NotRepresentable
 from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
 from snncompile.ir.connections import connections, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, To, real
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike
-from snncompile.passes.quantise_unit import Candidate, Incoming, choose_unit, integer_weights, worst_sum
+from snncompile.passes.quantise_unit import Candidate, Incoming, choose_unit, integer_decays, integer_weights, worst_sum
 from snncompile.run import reference
 from snncompile.run.trace import Array
 from snncompile.target import Target
@@ -89,8 +89,13 @@ def encode(signal: Signal, values: Array) -> Integers:
     bits.
     """
     if not isinstance(signal, Fixed):
-        return round_half_away(values)
+        return round_half_away(np.asarray(values, dtype=np.float64) / _amplitude(signal))
     return np.clip(round_half_away(np.asarray(values, dtype=np.float64) / signal.unit), -signal.most, signal.most)
+
+
+def _amplitude(signal: Signal) -> float:
+    """What a spike of an input is worth."""
+    return signal.amplitude if isinstance(signal, Spike) else 1.0
 
 
 def _code(op: Op, values: Array, bits: int) -> Signal:
@@ -101,9 +106,9 @@ def _code(op: Op, values: Array, bits: int) -> Signal:
             return op.signal
         case Signed():
             return Fixed(2)
-        case Count():
+        case Count() if op.signal.most.bit_length() < bits:
             return Fixed(op.signal.most.bit_length() + 1, op.signal.amplitude)
-        case Analog():
+        case Analog() | Count():
             most = int(2 ** (bits - 1)) - 1
             largest = float(np.max(np.abs(values))) or 1.0
             levels = _exact_levels(np.unique(np.abs(values)) / largest, most)
@@ -140,11 +145,12 @@ def _quantised(
         incoming = []
         for connection in (c for c in every if c.target == name):
             signal = coded.get(connection.source, Spike())
-            unit, most = (signal.unit, signal.most) if isinstance(signal, Fixed) else (1.0, 1)
+            fixed = isinstance(signal, Fixed)
+            unit, most = (signal.unit, signal.most) if isinstance(signal, Fixed) else (_amplitude(signal), 1)
             values = sent[connection.source]
-            exact = encode(signal, values).astype(np.float64) if isinstance(signal, Fixed) else values
+            exact = encode(signal, values).astype(np.float64)
             synapse = synapse_of(graph, connection)
-            incoming.append(Incoming(connection.synapse, synapse, unit, most, values, exact, connection.delay))
+            incoming.append(Incoming(connection.synapse, synapse, unit, most, fixed, values, exact, connection.delay))
         population = graph.nodes[name]
         assert isinstance(population, Neuron | Readout)
         best = choose_unit(name, population, incoming, target, potentials[name], spikes.get(name), steps)
@@ -170,10 +176,9 @@ def _integer_population(name: str, op: Neuron | Readout, best: Candidate, target
     if isinstance(op, Readout):
         return replace(op, bias=best.bias, unit=best.unit)
     bits = target.decay.bits
-    alpha = int(round_half_away(np.unique(real(op.alpha))[0] * 2**bits))
-    beta = int(round_half_away(np.unique(real(op.beta))[0] * 2**bits))
+    alpha, beta = integer_decays(op, target)
     if not 1 <= alpha <= 2**bits or not 0 <= beta < 2**bits:
-        raise LoweringError(
+        raise NotRepresentable(
             f"its decays {real(op.alpha)} and {real(op.beta)} have no form in {bits} bits",
             where=f"{name} (Neuron)",
             why=target.cite("decay.bits"),
@@ -203,8 +208,9 @@ def _layer(
     if isinstance(op, Readout):
         current, lasting = arriving, float(steps)
     else:
-        current = arriving / float(real(op.alpha).max())
-        lasting = min(float(steps), 1 / float(real(op.beta).max())) if np.any(real(op.beta)) else float(steps)
+        alpha, beta = (mantissa / 2**target.decay.bits for mantissa in integer_decays(op, target))
+        current = arriving / alpha
+        lasting = min(float(steps), 1 / beta) if beta else float(steps)
     potential = lasting * (current + float(np.abs(best.bias.real).max(initial=0.0)))
     room = 2 ** (target.potential.bits - 1 - target.potential.fraction_bits) - 1
     return Layer(

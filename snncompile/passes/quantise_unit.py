@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
-CANDIDATES = 28  # units tried for a population, geometric from "nothing clipped" to an eighth of it
+OCTAVE = 6  # units tried for each doubling, from four times "nothing clipped" (itself among them) to an eighth of it
+CANDIDATES = 7 * OCTAVE + 1  # the most for one population: a read-out, which tries sixteen times
 WORK = 6e10  # multiplications spent on one population's search; fewer samples are used where it would take more
+ON_GRID = 1e-6  # how far from a whole number of units a value may lie that is taken for one, in units
 ROOM = 1.25  # the potential's range exceeds what calibration saw by this factor
 
 
@@ -30,6 +32,7 @@ class Incoming:
     synapse: Synapse
     unit: float  # what 1 of the source's integers is worth
     most: int  # the largest magnitude of those integers
+    signed: bool  # whether they may be negative
     values: Array  # [samples, steps, *shape]
     coded: Array  # the same as integers (float64)
     delay: int
@@ -65,7 +68,8 @@ def choose_unit(
     wanted = [_currents(item, item.real_weight, item.values[:part], op.shape) for item in incoming]
     best: Candidate | None = None
     reason = ""
-    for unit in _units(op, incoming, target, theta):
+    own = _own_unit(incoming, target, theta)
+    for unit in [*own, *_units(op, incoming, target, theta)]:
         weights = [integer_weights(item, unit, target) for item in incoming]
         bias = fixed_bias(real(op.bias) / unit, target)
         reason = _outside(op, incoming, weights, bias, unit, target, potential, steps)
@@ -77,8 +81,8 @@ def choose_unit(
         shape = (part, steps, *op.shape)
         rms = _in_potential(op, np.broadcast_to(error, shape), None if spikes is None else spikes[:part]) / norm
         if best is None or rms < best.error:
-            threshold = int(round_half_away(theta / unit)) if isinstance(op, Neuron) else target.threshold.most
-            best = Candidate(unit, threshold, bias, rms)
+            whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any()
+            best = Candidate(unit, _threshold(op, theta, unit, whole, target), bias, rms)
     if best is None:
         raise NotRepresentable(
             f"no scale keeps it inside the machine's widths: {reason}", where=f"{name} ({type(op).__name__})"
@@ -91,6 +95,12 @@ def integer_weights(item: Incoming, unit: float, target: Target) -> Integers:
     sheet = target.weight
     scaled = round_half_away(item.real_weight * (item.unit / (unit * sheet.step))) * sheet.step
     return np.clip(scaled, sheet.least, sheet.most)
+
+
+def integer_decays(op: Neuron, target: Target) -> tuple[int, int]:
+    """``alpha`` and ``beta`` in units of the sheet's decay."""
+    alpha, beta = (round_half_away(np.max(real(value)) * 2**target.decay.bits) for value in (op.alpha, op.beta))
+    return int(alpha), int(beta)
 
 
 def fixed_bias(bias: Reals, target: Target) -> FixedPoint:
@@ -114,7 +124,7 @@ def worst_sum(item: Incoming, weight: Integers) -> float:
             axes = tuple(range(1, weight.ndim))
             one_way = float(np.maximum(positive.sum(axis=axes), negative.sum(axis=axes)).max(initial=0))
             both = float((positive + negative).sum(axis=axes).max(initial=0))
-    return one_way if item.most == 1 else both * item.most
+    return (both if item.signed else one_way) * item.most
 
 
 def _samples(incoming: list[Incoming], potential: Array) -> int:
@@ -133,11 +143,40 @@ def _units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta
     coarse = largest / target.weight.most
     if coarse == 0.0:  # no weights at all: only the bias matters
         coarse = max(theta, float(np.abs(real(op.bias)).max(initial=0.0)), 1.0) / 4096
-    grid = np.geomspace(16.0 if isinstance(op, Readout) else 4.0, 0.125, CANDIDATES) * coarse
+    grid = coarse * 2.0 ** (np.arange((4 if isinstance(op, Readout) else 2) * OCTAVE, -3 * OCTAVE - 1, -1) / OCTAVE)
     if not theta:
         return [float(unit) for unit in grid]
     steps = np.clip(round_half_away(theta / grid), max(1, target.threshold.least), target.threshold.most)
     return [theta / int(count) for count in np.unique(steps)]
+
+
+def _own_unit(incoming: list[Incoming], target: Target, theta: float) -> list[float]:
+    """The unit of a network that was made of the machine's integers: the largest that weights and threshold are whole
+    numbers of, if there is one.
+    """
+    values = [replace(item, synapse=Scale(np.unique(item.real_weight))) for item in incoming]
+    largest = max((float(np.abs(item.real_weight).max(initial=0.0)) * item.unit for item in incoming), default=0.0)
+    for levels in range(1, -target.weight.least // target.weight.step + 1) if largest else ():
+        unit = largest / (levels * target.weight.step)
+        if abs(theta / unit - round(theta / unit)) > ON_GRID or theta / unit > target.threshold.most:
+            continue
+        off = [np.abs(integer_weights(item, unit, target) * unit - item.real_weight * item.unit) for item in values]
+        if max(float(array.max(initial=0.0)) for array in off) <= ON_GRID * unit:
+            return [unit]
+    return []
+
+
+def _threshold(op: Neuron | Readout, theta: float, unit: float, whole: bool, target: Target) -> int:
+    """The threshold in units. ``whole``: currents and biases are whole numbers of units.
+
+    Where the potential is one as well, ``v > theta`` is ``v > floor(theta)``: a threshold just below a whole number,
+    which is what ``>=`` became, then keeps its ties. Elsewhere the nearest number errs least.
+    """
+    if isinstance(op, Readout):
+        return target.threshold.most
+    nearest = int(round_half_away(theta / unit))
+    kept = whole and np.all(real(op.alpha) == 1.0) and np.all(real(op.beta) == 0.0)
+    return nearest - 1 if kept and nearest * unit > theta and nearest > target.threshold.least else nearest
 
 
 def _outside(
@@ -153,7 +192,7 @@ def _outside(
     """Which of the machine's widths a unit breaks; empty where none."""
     fraction = target.potential.fraction_bits
     arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
-    alpha = 1.0 if isinstance(op, Readout) else float(real(op.alpha).min())
+    alpha = 1.0 if isinstance(op, Readout) else max(1, integer_decays(op, target)[0]) / 2**target.decay.bits
     if arriving > target.sum_most or arriving / alpha >= 2 ** (target.current.bits - 1 - fraction):
         return f"its inputs can add up to {arriving:.0f} ({target.cite('sum.most')})"
     mantissa = bias.mantissa
