@@ -27,7 +27,8 @@ from snncompile.backends import lava
 from snncompile.compile import Compiled, encoded, shown
 from snncompile.errors import Disagreement
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Neuron, Readout, real
+from snncompile.ir.ops import Input, Neuron, Readout, real
+from snncompile.ir.signals import grid
 from snncompile.ir.store import save
 from snncompile.run import integer, reference
 from snncompile.run.bounds import FLOAT32, FLOAT64, bounds
@@ -212,12 +213,23 @@ class Ladder:
         sizes = {name: array.size for name, array in forced.spikes.items()}
         distance = {name: different[name] / sizes[name] for name in different}
         note = f"{sum(different.values()) / max(1, sum(sizes.values())):.3%} of spikes differ layer by layer"
+        clipped = sum(self._clipped(name) for name in self.stimulus)
+        if clipped:
+            note += f"; {clipped} input values lie outside what calibration saw and are clipped"
         if self.labels is not None and self.compiled.levels["read"].names(Readout):
             before = self._accuracy(reference.run(self.compiled.levels["folded"], self.stimulus))
             after = self._accuracy(self._fixed_free)
             note += f"; accuracy {before:.2%} before, {after:.2%} after, n = {len(self.labels)}"
         total, wrong = sum(sizes.values()), sum(different.values())
         return Rung(3, "fixed", "integer", "folded", "measured", total, wrong, note, distance=distance)
+
+    def _clipped(self, name: str) -> int:
+        """How many values of an input the machine's integers cannot reach."""
+        op = self.compiled.levels["fixed"].nodes[name]
+        assert isinstance(op, Input)
+        unit, least, most = grid(op.signal)
+        coded = np.rint(self.stimulus[name] / unit)
+        return int(np.sum((coded < least) | (coded > most)))
 
     def _accuracy(self, trace: Trace) -> float:
         assert self.labels is not None

@@ -74,6 +74,19 @@ class Refusal(Exception):
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
+def graded_bits(signal: Mapping[str, Any]) -> int:
+    """The width with sign of what an input sends; 0 for plain spikes."""
+    match signal["kind"]:
+        case "fixed":
+            return int(signal["bits"])
+        case "count":
+            return int(signal["most"]).bit_length() + 1
+        case "signed":
+            return 2
+        case _:
+            return 0
+
+
 @dataclass(frozen=True)
 class Population:
     """An Input, Neuron or Readout; ``du`` to ``vth`` are LIFReset's parameters (``bias`` per neuron, C order)."""
@@ -171,8 +184,10 @@ class Reader:
         size = int(np.prod(shape))
         if op["op"] == "Input":
             kind = op["signal"]["kind"]
-            check(kind in ("spike", "fixed"), name, f"an input of kind {kind!r} has no spikes to send")
-            return Population(name, "Input", shape, graded_bits=int(op["signal"]["bits"]) if kind == "fixed" else 0)
+            check(
+                kind in ("spike", "count", "signed", "fixed"), name, f"an input of kind {kind!r} has no spikes to send"
+            )
+            return Population(name, "Input", shape, graded_bits=graded_bits(op["signal"]))
         bias, exponent = self.bias(name, op, size)
         phase = int(op["phase"])
         check(phase >= 0, f"{name}.phase", f"{phase} is negative")

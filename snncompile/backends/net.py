@@ -20,7 +20,7 @@ from snncompile.fixed import Integers, as_fixed
 from snncompile.ir.connections import Connection, connections, populations, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Param, Readout, Shape, real
-from snncompile.ir.signals import Fixed
+from snncompile.ir.signals import grid
 
 Layer = Mapping[str, Any]
 NEVER = 131071
@@ -61,7 +61,8 @@ def export(graph: Graph, path: Path, steps: int) -> str | None:
 def loading(graph: Graph, steps: int) -> str:
     """The call with which netx reads the file so that it means the same: shapes and phases are not in it."""
     first = next(op for op in graph.nodes.values() if isinstance(op, Input))
-    graded = f", input_message_bits={first.signal.bits}" if isinstance(first.signal, Fixed) else ""
+    _, least, most = grid(first.signal)
+    graded = "" if (least, most) == (0, 1) else f", input_message_bits={most.bit_length() + 1}"
     return f'netx.hdf5.Network(net_config="network.net", reset_interval={steps}, reset_offset=1{graded})'
 
 

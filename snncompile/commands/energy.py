@@ -12,7 +12,7 @@ import numpy as np
 from snncompile.commands.console import log_of, result
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, fold, shown
-from snncompile.energy import Counts, concatenate, count, price
+from snncompile.energy import Counter, Counts, concatenate, dense_macs, price
 from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Readout
@@ -40,20 +40,22 @@ def run(options: argparse.Namespace) -> int:
                 f"a bundle has no level {options.level!r}", where=options.model, remedy="give the checkpoint"
             )
         graph, target, steps, level = model.program.graph, model.target, model.program.steps, model.program.level
+        ann_mac = model.manifest.get("ann_mac")
     else:
-        steps, level = model.steps, options.level or "folded"
+        steps, level, ann_mac = model.steps, options.level or "folded", dense_macs(model.graph)
         if level == "fixed":
             compiled = model.lowered(options, log)
             graph, target = compiled.levels["fixed"], compiled.target
         else:
             graph = model.graph if level == "read" else fold(model.graph)[0]
+    counter = Counter(graph)
     parts: list[Counts] = []
     found: list[Array] = []
     simulator = Simulator(graph, target) if target is not None else None
     with Progress(len(data.x)) as progress:
         for first in range(0, len(data.x), BATCH):
             trace, stimulus = _step(graph, simulator, shown(graph, data.x[first : first + BATCH], steps))
-            parts.append(count(graph, stimulus, trace))
+            parts.append(counter.count(stimulus, trace))
             if len(graph.names(Readout)) == 1:
                 found.append(answers(graph, trace))
             if not options.quiet:
@@ -62,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     accuracy = None
     if found and data.labels is not None:
         accuracy = float(np.mean(np.concatenate(found) == data.labels))
-    report = to_json(counts, price(counts, prices), name=Path(options.model).name, level=level, accuracy=accuracy)
+    priced = price(counts, prices, ann_mac=ann_mac)
+    report = to_json(counts, priced, name=Path(options.model).name, level=level, accuracy=accuracy)
     if options.output:
         _write(Path(options.output), json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
         log(f"wrote {options.output}")

@@ -16,6 +16,7 @@ from snncompile.commands.console import log_of, result
 from snncompile.commands.opening import Data, Trained, chosen_data, open_model
 from snncompile.commands.verify import climb, rung_rows
 from snncompile.compile import Compiled
+from snncompile.energy import dense_macs
 from snncompile.errors import ReadError
 from snncompile.ir.ops import Input, Neuron, Readout
 from snncompile.ir.store import save
@@ -49,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         reason = net.export(compiled.program.graph, folder / "network.net", compiled.steps)
         if reason:
             log(f"no network.net: {reason}")
+        if reason is None:
+            log("network.net: " + net.loading(compiled.program.graph, compiled.steps))
         manifest = _manifest(model, data, compiled, rungs, reason)
         blocks = bundle_report(manifest)
         (folder / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
@@ -94,9 +97,17 @@ def _manifest(
         "cores_used": sum(len(op.cores) for op in populations.values()),
         "placement": _placement(compiled),
         "quantisation": [_layer(layer) for layer in compiled.layers],
-        "notes": list(compiled.notes) + ([f"no network.net: {reason}"] if reason else []),
+        "ann_mac": dense_macs(model.graph),
+        "notes": [*compiled.notes, _netx(compiled, reason)],
         "verification": {"data": data.name, "samples": len(data.x), "rungs": rungs},
     }
+
+
+def _netx(compiled: Compiled, reason: str | None) -> str:
+    """How lava-dl reads the network, or why it cannot."""
+    if reason:
+        return f"no network.net: {reason}"
+    return "network.net is read by lava-dl with " + net.loading(compiled.program.graph, compiled.steps)
 
 
 def _layer(layer: Layer) -> dict[str, Any]:

@@ -46,6 +46,21 @@ class Fixed:
 Signal = Analog | Spike | Count | Signed | Fixed
 
 
+def grid(signal: Signal) -> tuple[float, int, int]:
+    """What an integer of the signal is worth, the least and the largest. Raises ``ValueError`` for an analog signal."""
+    match signal:
+        case Spike(amplitude):
+            return amplitude, 0, 1
+        case Count(most, amplitude):
+            return amplitude, 0, most
+        case Signed():
+            return 1.0, -1, 1
+        case Fixed():
+            return signal.unit, -signal.most, signal.most
+        case Analog():
+            raise ValueError("an analog signal lies on no grid")
+
+
 def is_event(signal: Signal) -> bool:
     """Whether meeting a weight costs ACs (one for each unit event) rather than a MAC."""
     return isinstance(signal, Spike | Count | Signed)

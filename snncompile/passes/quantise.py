@@ -23,7 +23,7 @@ from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
 from snncompile.ir.connections import connections, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, To, real
-from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike
+from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike, grid
 from snncompile.passes.quantise_unit import Candidate, Incoming, choose_unit, integer_decays, integer_weights, worst_sum
 from snncompile.run import reference
 from snncompile.run.trace import Array
@@ -88,26 +88,18 @@ def encode(signal: Signal, values: Array) -> Integers:
     """What an input of the quantised graph receives for real ``values``: units of ``signal.unit``, clipped to its
     bits.
     """
-    if not isinstance(signal, Fixed):
-        return round_half_away(np.asarray(values, dtype=np.float64) / _amplitude(signal))
-    return np.clip(round_half_away(np.asarray(values, dtype=np.float64) / signal.unit), -signal.most, signal.most)
-
-
-def _amplitude(signal: Signal) -> float:
-    """What a spike of an input is worth."""
-    return signal.amplitude if isinstance(signal, Spike) else 1.0
+    unit, least, most = grid(signal)
+    return np.clip(round_half_away(np.asarray(values, dtype=np.float64) / unit), least, most)
 
 
 def _code(op: Op, values: Array, bits: int) -> Signal:
     """How an input reaches the machine: spikes as they are, numbers as signed integers of at most ``bits`` bits."""
     assert isinstance(op, Input)
     match op.signal:
-        case Spike() | Fixed():
+        case Spike() | Fixed() | Signed():
             return op.signal
-        case Signed():
-            return Fixed(2)
-        case Count() if op.signal.most.bit_length() < bits:
-            return Fixed(op.signal.most.bit_length() + 1, op.signal.amplitude)
+        case Count(most, 1.0) if most.bit_length() < bits:
+            return op.signal  # events stay events: what arrives at a weight is still counted as such
         case Analog() | Count():
             most = int(2 ** (bits - 1)) - 1
             largest = float(np.max(np.abs(values))) or 1.0
@@ -145,12 +137,13 @@ def _quantised(
         incoming = []
         for connection in (c for c in every if c.target == name):
             signal = coded.get(connection.source, Spike())
-            fixed = isinstance(signal, Fixed)
-            unit, most = (signal.unit, signal.most) if isinstance(signal, Fixed) else (_amplitude(signal), 1)
+            unit, least, most = grid(signal)
             values = sent[connection.source]
             exact = encode(signal, values).astype(np.float64)
             synapse = synapse_of(graph, connection)
-            incoming.append(Incoming(connection.synapse, synapse, unit, most, fixed, values, exact, connection.delay))
+            incoming.append(
+                Incoming(connection.synapse, synapse, unit, most, least < 0, values, exact, connection.delay)
+            )
         population = graph.nodes[name]
         assert isinstance(population, Neuron | Readout)
         best = choose_unit(name, population, incoming, target, potentials[name], spikes.get(name), steps)

@@ -22,7 +22,7 @@ from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Readout, Scale, Synapse
 from snncompile.ir.shapes import shapes
-from snncompile.ir.signals import Fixed
+from snncompile.ir.signals import grid
 from snncompile.run import integer, linear
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.steps import State, check_stimulus, latency, phase_of
@@ -65,7 +65,7 @@ class Simulator:
         synapse = synapse_of(self.graph, connection)
         weight = self._machine.weights[connection.synapse]
         source = self.graph.nodes[connection.source]
-        most = source.signal.most if isinstance(source, Input) and isinstance(source.signal, Fixed) else 1
+        most = grid(source.signal)[2] if isinstance(source, Input) else 1
         axes = tuple(range(1, weight.ndim))
         worst = int(np.abs(weight).sum(axis=axes).max(initial=0)) * most
         dtype = np.float32 if worst < 2**24 else np.float64 if worst < 2**53 else np.int64
