@@ -133,9 +133,9 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class Published:
-    """The figure somebody published, which this recipe can be held against."""
+    """The figure somebody published, which this recipe can be held against; None where nobody published one."""
 
-    accuracy: float
+    accuracy: float | None
     data: str
     source: str
     note: str = ""
@@ -183,7 +183,9 @@ class Recipe:
             "data": {key: value for key, value in data.items() if value != []},
         }
         if self.published:
-            tables["published"] = asdict(self.published)
+            unavailable = {"status": "unavailable", "source": self.published.source}
+            accuracy = unavailable if self.published.accuracy is None else self.published.accuracy
+            tables["published"] = asdict(self.published) | {"accuracy": accuracy}
         return tables
 
     @property
