@@ -94,10 +94,10 @@ def overflow(values: Integers, bits: int, rule: str) -> Integers:
 def as_fixed(value: Any, exponent: int) -> FixedPoint:
     """The exact fixed-point form of reals that lie on the grid ``2**exponent``.
 
-    Raises ``ValueError`` when a value is not on the grid.
+    Raises ``ValueError`` when a value is not on the grid, or too large for 64 bits.
     """
     scaled = np.ldexp(np.asarray(value, dtype=np.float64), -exponent)
     mantissa = np.rint(scaled)
-    if not np.array_equal(mantissa, scaled):
+    if not np.array_equal(mantissa, scaled) or np.any(np.abs(mantissa) >= 2.0**63):
         raise ValueError(f"not a multiple of 2**{exponent}")
     return FixedPoint(mantissa.astype(np.int64), exponent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -100,6 +101,9 @@ def _value(item: Field[Any], value: Any, find: Find) -> Any:
         return tuple(ops.Slice(*map(int, entry)) for entry in value)
     if isinstance(value, list | tuple):
         return tuple(int(entry) for entry in value)
+    choices = re.findall(r"'([^']*)'|\"([^\"]*)\"", str(item.type)) if "Literal" in str(item.type) else []
+    if choices and value not in {one or other for one, other in choices}:
+        raise ValueError(f"{item.name}={value!r} is none of {item.type}")
     return value
 
 
@@ -114,5 +118,5 @@ def from_plain(name: str, kind: str, plain: Mapping[str, Any], find: Find) -> Op
         raise GraphError(f"unknown field {unknown[0]!r}", where=f"{name} ({kind})", remedy="known: " + ", ".join(known))
     try:
         return record(**{key: _value(known[key], value, find) for key, value in plain.items()})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise GraphError(f"its fields make no {kind}", where=f"{name} ({kind})", why=str(error)) from error

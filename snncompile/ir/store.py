@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Op, kind
 
 SCHEMA = "snncompile.program/1"
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading JSON or an ``.npz`` raises when the file is damaged, or something else."""
+
 Array = NDArray[Any]
 
 
@@ -92,16 +96,21 @@ def save(program: Program, folder: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **large)
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an ``.npz`` by name. Raises one of ``UNREADABLE``; the file is closed whatever happens."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
 def load(folder: Path) -> Program:
     """Read a program. Raises ``ReadError`` for what is missing, truncated or something else."""
     where = str(folder / "program.json")
     try:
         plain = json.loads((folder / "program.json").read_text(encoding="utf-8"))
-        with np.load(folder / "arrays.npz", allow_pickle=False) as archive:
-            large = {key: archive[key] for key in archive.files}
+        large = read_arrays(folder / "arrays.npz")
     except FileNotFoundError as error:
         raise ReadError("is missing", where=str(error.filename), remedy="give a folder that `export` wrote") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ReadError("cannot be read", where=str(folder), why=str(error)) from error
     if not isinstance(plain, dict):
         raise ReadError("it is no program", where=where)

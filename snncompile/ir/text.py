@@ -76,7 +76,7 @@ def from_text(text: str, large: Mapping[str, Array] | None = None) -> Graph:
         nodes[name] = _parse_call(name, match["call"], number, large or {})
         for source in filter(None, (entry.strip() for entry in (match["sources"] or "").split(","))):
             origin, _, delay = source.rpartition("@") if "@" in source else (source, "", "0")
-            if not delay.isdigit():
+            if not delay.isdecimal():
                 raise GraphError(f"{delay!r} is no delay", where=f"line {number}")
             edges.append(Edge(origin, name, int(delay)))
     return Graph(nodes, edges)
@@ -107,7 +107,7 @@ def _parse_call(name: str, call: str, number: int, large: Mapping[str, Array]) -
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
             raise ValueError("an op is written as Name(field=value, ...)")
         plain = {str(item.arg): _literal(item.value) for item in tree.keywords}
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise GraphError("cannot be parsed", where=f"line {number}", why=str(error)) from error
     return from_plain(name, tree.func.id, plain, find)
 

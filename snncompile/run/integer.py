@@ -43,6 +43,9 @@ def run(
     Any level: parameters that are not ``FixedPoint`` yet are taken where they lie on the machine's grid, and refused
     with ``GraphError`` naming the node where they do not (a Norm never does).
     """
+    for name, values in stimulus.items():
+        if values.dtype.kind == "f" and np.any(values != np.rint(values)):
+            raise GraphError(f"its stimulus is no integer of {target.name}", where=name, remedy="encode it first")
     machine = IntegerGraph(graph, target)
     return drive(
         graph,
@@ -123,7 +126,7 @@ class IntegerGraph:
             case Pool(kind="sum" | "max"):
                 return linear.pool(x, op.kind, op.kernel, op.stride, op.padding)
             case Flatten():
-                return x.reshape(len(x), -1)
+                return x.reshape(len(x), *(op.shape or (-1,)))
             case Norm() | Pool():
                 raise GraphError("has no integer form", where=self.graph.label(name), remedy="fold it first")
             case _:

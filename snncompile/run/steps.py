@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snncompile.errors import GraphError
+from snncompile.errors import GraphError, InternalError
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Neuron, Output, Readout
 from snncompile.ir.shapes import shapes
@@ -79,6 +79,8 @@ def drive(
     ``forced`` gives recorded spikes [samples, steps, *shape] that stand in for what the named neurons send and for
     their resets (teacher forcing; not with ``stream``), while the trace holds what they computed themselves.
     """
+    if stream and forced:
+        raise InternalError("teacher forcing needs samples side by side")
     samples, steps = check_stimulus(graph, stimulus)
     extent = shapes(graph)
     batch, late = (1 if stream else samples), latency(graph)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
+from snncompile.ir.store import UNREADABLE, read_arrays
 
 Array = NDArray[Any]
 
@@ -53,12 +53,11 @@ class Trace:
     def load(path: Path) -> Trace:
         """Read a trace. Raises ``ReadError``."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                content = {key: archive[key] for key in archive.files}
+            content = read_arrays(path)
             meta = json.loads(str(content.pop("meta", "{}")))
         except FileNotFoundError as error:
             raise ReadError("is missing", where=str(path)) from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ReadError("is no trace", where=str(path), why=str(error)) from error
         spikes = {key[:-2]: array.astype(bool) for key, array in content.items() if key.endswith(".s")}
         potentials = {key[:-2]: array for key, array in content.items() if key.endswith(".v")}
