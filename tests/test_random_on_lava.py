@@ -6,6 +6,8 @@ union a batch, because starting Lava costs more than running it.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,11 +17,13 @@ import pytest
 from snncompile.backends import lava
 from snncompile.errors import NotRepresentable
 from snncompile.ir.check import check
-from snncompile.ir.ops import Neuron, Readout
+from snncompile.ir.ops import Input, Neuron, Readout
+from snncompile.ir.signals import Fixed
 from snncompile.ir.store import Program, save
 from snncompile.passes.balance import balance, streams
 from snncompile.passes.place import place
 from snncompile.run import integer
+from snncompile.run.steps import phase_of
 from snncompile.target import Target
 from tests.graphs import Case, fixed_case, union
 
@@ -54,8 +58,28 @@ def drawn(count: int, steps: int, samples: int, populations: int, delays: bool) 
     return cases
 
 
-def test_there_are_fifty_networks_and_more() -> None:
-    assert sum(count for count, *_ in BATCHES) >= 50
+def test_the_networks_are_many_and_hold_what_is_hard() -> None:
+    """Relays, delays, graded inputs, biases that fire early, potentials that saturate."""
+    found: Counter[str] = Counter()
+    for batch in BATCHES:
+        for case in drawn(*batch):
+            timed = balance(case.graph, LOIHI, case.steps).graph
+            extra = [edge.delay for edge in timed.edges if edge.delay > 1]
+            plain = {name: replace(op, phase=0) for name, op in timed.nodes.items() if isinstance(op, Neuron | Readout)}
+            silent = {name: np.zeros_like(array) for name, array in case.stimulus.items()}
+            early = integer.run(timed.edit(plain), silent, LOIHI)
+            run = integer.run(case.graph, case.stimulus, LOIHI)
+            found["networks"] += 1
+            found["relays"] += any("relay" in name for name in timed.nodes)
+            found["delays"] += bool(extra)
+            found["graded"] += any(
+                isinstance(op, Input) and isinstance(op.signal, Fixed) for op in timed.nodes.values()
+            )
+            found["early"] += any(s[:, : phase_of(timed, name)].any() for name, s in early.spikes.items())
+            found["saturated"] += any((abs(v) == 2**23 - 1).any() for v in run.potentials.values())
+    assert found["networks"] >= 50
+    assert found["saturated"] >= 1
+    assert min(found[kind] for kind in ("relays", "delays", "graded", "early")) >= 4
 
 
 @pytest.mark.slow
