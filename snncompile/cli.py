@@ -7,20 +7,24 @@ file in ``commands/`` when it is called, so that ``snncompile --help`` answers a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
+import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from snncompile import __version__
-from snncompile.errors import InternalError, SnncompileError
+from snncompile.errors import InternalError, ReadError, SnncompileError
 
 EXITS = """\
-exit codes: 0 done; 1 energy gate closed; 2 wrong usage; 3 a sheet is wrong; 4 the input cannot be read; 5 the graph
-contradicts itself; 6 cannot be carried to the target; 7 Lava's interpreter is missing or failed; 8 verification found a
-difference; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a verb takes."""
+exit codes: 0 done; 1 energy gate closed; 2 wrong usage; 3 a sheet is wrong; 4 a file cannot be read or written; 5 the
+graph contradicts itself; 6 cannot be carried to the target; 7 Lava's interpreter is missing or failed; 8 verification
+found a difference; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a verb takes."""
 
 DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz or .npy file"
 
@@ -28,13 +32,32 @@ DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz or .n
 class _Parser(argparse.ArgumentParser):
     """argparse, with the closest verb or option in the message."""
 
-    def error(self, message: str) -> NoReturn:
-        wrong = [word.strip("'\" ") for word in message.replace("(", ":").split(":")]
-        known = [option for action in self._actions for option in (action.option_strings or (action.choices or ()))]
-        close = [match for word in wrong for match in difflib.get_close_matches(word, [str(k) for k in known], n=1)]
-        hint = f"; did you mean {close[0]}?" if close else ""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: {message}{hint}\n")
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses what is left over here, where the verb's own options are known, and not at the top."""
+        known, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error("unrecognized arguments: " + " ".join(rest), rest[0])
+        return known, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = "/".join(action.option_strings) or action.metavar or action.dest
+            known = [str(choice) for choice in action.choices]
+            self.error(f"argument {name}: no {value!r}; one of {', '.join(known)}", str(value), known)
+
+    def error(self, message: str, wrong: str = "", known: Sequence[str] = ()) -> NoReturn:
+        options = [option for action in self._actions for option in action.option_strings]
+        close = difflib.get_close_matches(wrong.partition("=")[0], known or options, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"see `{self.prog} --help`"
+        self.exit(2, f"{self.prog}: {message}; {hint}\n")
+
+
+def _seconds(text: str) -> float:
+    """A time limit: positive and finite."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,7 +120,7 @@ def _run(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "run", "execute a bundle on its device's software", data=True)
     verb.add_argument("bundle", help="a folder that `export` wrote")
     verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials to this .npz")
-    verb.add_argument("--timeout", type=float, metavar="S", help="give up after so many seconds")
+    verb.add_argument("--timeout", type=_seconds, metavar="S", help="give up after so many seconds")
 
 
 def _simulate(verbs: Verbs[_Parser]) -> None:
@@ -146,25 +169,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     options = parser().parse_args(argv)
     try:
+        _end_as_interrupted()
         verb = importlib.import_module(f"snncompile.commands.{options.verb}")
         code: int = verb.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we came
+            sys.stdout.flush()
         return code
     except SnncompileError as error:
         if options.debug:
             raise
-        print(f"snncompile {options.verb}: {error}", file=sys.stderr)
+        _say(f"snncompile {options.verb}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"snncompile {options.verb}: interrupted; nothing was left half written", file=sys.stderr)
+        _say(f"snncompile {options.verb}: interrupted; nothing was left half written")
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return 0
+    except OSError as error:  # a full disk, no permission, a name too long: the system's words say it
+        if options.debug:
+            raise
+        _let_go_of_output()
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        _say(f"snncompile {options.verb}: {what}")
+        return ReadError.exit_code
     except (InternalError, Exception) as error:
         if options.debug:
             raise
         kind = "" if isinstance(error, InternalError) else f"{type(error).__name__}: "
-        print(f"snncompile {options.verb}: internal error: {kind}{error}", file=sys.stderr)
-        print("this is our fault: please report it, with the output of the same command and --debug", file=sys.stderr)
+        _say(f"snncompile {options.verb}: internal error: {kind}{error}")
+        _say("this is our fault: please report it, with the output of the same command and --debug")
         return InternalError.exit_code
+
+
+def _say(line: str) -> None:
+    """The last word, where somebody listens: the exit code must not change because nobody does."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _end_as_interrupted() -> None:
+    """A request to end (SIGTERM) cleans up as Ctrl-C does; by default Python would end on the spot."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _let_go_of_output() -> None:
+    """Whatever still waits in standard output goes nowhere, so that leaving does not fail on it again."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # closed, or no file at all
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
