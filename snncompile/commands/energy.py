@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snncompile.commands.console import log_of, result
+from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, fold, shown
 from snncompile.energy import Counter, Counts, concatenate, dense_macs, price
@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the network level, count what its spikes cause, price it."""
     log = log_of(options)
     prices = CostModel.load(options.cost_model)
+    if options.output:
+        check_place(Path(options.output))
     model = open_model(options.model)
     data = chosen_data(model, options)
     target: Target | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snncompile.backends.bundle import check_whole
 from snncompile.commands.console import Log
 from snncompile.errors import ReadError
+from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program, load
 from snncompile.recipe import Recipe
@@ -22,6 +25,8 @@ from snncompile.target import Target
 if TYPE_CHECKING:
     from snncompile.compile import Compiled
     from snncompile.train.checkpoint import Checkpoint
+
+AGAIN = "train again"
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,15 @@ class Trained:
     def checkpoint(self) -> Checkpoint:
         from snncompile.train.checkpoint import load_checkpoint
 
-        return load_checkpoint(self.path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch mumbles about foreign pickles; the error says it
+            checkpoint = load_checkpoint(self.path)
+        classes = checkpoint.data.get("classes")
+        if not isinstance(classes, list) or len(classes) != checkpoint.recipe.classes:
+            raise ReadError("does not name its classes", where=str(self.path), why="table data", remedy=AGAIN)
+        if not all(isinstance(value, str) for value in checkpoint.versions.values()):
+            raise ReadError("does not say what made it", where=str(self.path), why="table versions", remedy=AGAIN)
+        return checkpoint
 
     @property
     def recipe(self) -> Recipe:
@@ -64,9 +77,13 @@ class Trained:
     @property
     def sample(self) -> Data:
         """The training inputs that the checkpoint carries."""
-        kept = self.checkpoint.sample
-        classes = tuple(map(str, self.checkpoint.data["classes"]))
-        return Data("the checkpoint's sample", kept["x"].numpy(), kept["y"].numpy(), classes)
+        x, y = (self.checkpoint.sample[key].numpy() for key in ("x", "y"))
+        shape, name = self.recipe.input, "the checkpoint's sample"
+        fits = x.shape[1:] in (shape, (self.steps, *shape)) and x.dtype.kind == "f" and y.dtype.kind == "i"
+        if not fits or y.shape != x.shape[:1] or not len(x):
+            why = f"x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; the network takes {list(shape)}"
+            raise ReadError("its sample is damaged", where=str(self.path), why=why, remedy=AGAIN)
+        return Data(name, x, y, tuple(map(str, self.checkpoint.data["classes"])))
 
     def record(self, x: Array) -> Trace:
         """What torch does with ``x``."""
@@ -88,9 +105,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that ``export`` wrote, opened."""
+    """A folder that ``export`` wrote, opened and whole: every file is the one that was written."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        check_whole(self.path, self.manifest)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -107,7 +127,9 @@ class Bundle:
 
     @cached_property
     def program(self) -> Program:
-        return load(self.path)
+        program = load(self.path)
+        check(program.graph, "placed", self.target)
+        return program
 
     @property
     def target(self) -> Target:
@@ -133,7 +155,12 @@ def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
     """A data set as the network of a recipe sees it."""
     from snncompile.train.data import load_for
 
-    split = load_for(recipe, spec, Path(root) if root else None)
+    with np.errstate(over="ignore"):  # said below, with the name of the data
+        split = load_for(recipe, spec, Path(root) if root else None)
+    if not len(split.x):
+        raise ReadError("holds no samples", where=spec)
+    if not np.isfinite(split.x).all():
+        raise ReadError("holds numbers that float32 does not", where=spec, why="the network was trained in float32")
     return Data(spec, split.x, split.y, split.classes)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from snncompile.backends import bundle as bundles
 from snncompile.backends import lava
-from snncompile.commands.console import log_of, result
+from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, shown
 from snncompile.errors import ReadError, ToolError
@@ -21,10 +20,11 @@ from snncompile.verify import answers
 def run(options: argparse.Namespace) -> int:
     """Execute, and say how often the answer was right where there are labels."""
     log = log_of(options)
+    if options.trace:
+        check_place(Path(options.trace))
     model = open_model(options.bundle)
     if not isinstance(model, Bundle):
         raise ReadError("is no bundle", where=options.bundle, remedy="export it first")
-    bundles.check_whole(model.path, model.manifest)
     target = model.target
     if target.interpreter != "lava":
         raise ToolError(

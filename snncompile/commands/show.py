@@ -11,6 +11,7 @@ import numpy as np
 from snncompile.commands.console import log_of, result
 from snncompile.commands.opening import Bundle, open_model
 from snncompile.compile import fold
+from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Scale, kind
 from snncompile.ir.shapes import shapes, signals
@@ -25,6 +26,9 @@ def run(options: argparse.Namespace) -> int:
         return _trace(options, Trace.load(Path(options.artifact)))
     model = open_model(options.artifact)
     if isinstance(model, Bundle):
+        if options.level not in (None, "placed"):
+            remedy = "give the checkpoint"
+            raise ReadError(f"a bundle has no level {options.level!r}", where=options.artifact, remedy=remedy)
         program = model.program
         heading = f"{options.artifact}: {program.level} on {program.target}, {program.steps} steps a sample, "
         heading += "one stream" if program.stream else "sample by sample"

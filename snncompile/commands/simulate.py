@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snncompile.commands.console import log_of, result
+from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, shown
 from snncompile.ir.ops import Neuron, Readout
@@ -24,13 +24,15 @@ BATCH = 128
 def run(options: argparse.Namespace) -> int:
     """Simulate a data set; accuracy, spikes and rates."""
     log = log_of(options)
+    if options.trace:
+        check_place(Path(options.trace))
     model = open_model(options.model)
+    data = chosen_data(model, options)
     if isinstance(model, Bundle):
         program, target = model.program, model.target
     else:
         compiled = model.lowered(options, log)
         program, target = compiled.program, compiled.target
-    data = chosen_data(model, options)
     graph, steps = program.graph, program.steps
     simulator = Simulator(graph, target)
     neurons, readouts = graph.names(Neuron), graph.names(Readout)
