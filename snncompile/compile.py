@@ -26,7 +26,8 @@ import numpy as np
 from snncompile.errors import GraphError, InternalError, LoweringError
 from snncompile.ir.check import Level, check
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input
+from snncompile.ir.ops import Input, Norm, real
+from snncompile.ir.signals import Analog, Fixed, grid
 from snncompile.ir.store import Program
 from snncompile.ir.text import to_text
 from snncompile.passes.balance import balance, streams
@@ -65,6 +66,9 @@ def fold(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
     stays.
     """
     _check(graph, "read", None)
+    for name, op in graph.nodes.items():
+        if isinstance(op, Norm) and not np.all(real(op.variance) + op.epsilon > 0):
+            raise GraphError("its variance is not positive", where=graph.label(name), why="no norm divides by its root")
     notes: list[str] = []
     for rewrite in (fold_norm, canonical, fuse_pool):
         passed = rewrite(graph)
@@ -93,6 +97,7 @@ def compile_graph(
     levels["folded"], notes = fold(graph)
     log("folded: " + _size(levels["folded"]))
     legal = legalise(levels["folded"], target).graph
+    place(legal, target)  # what cannot fit is said now: finding its integers may take long
     quantised = quantise(legal, target, calibration)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
@@ -115,19 +120,36 @@ def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
 def shown(graph: Graph, x: Array, steps: int) -> dict[str, Array]:
     """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus.
 
-    Raises ``GraphError`` where ``x`` is neither, or where the graph has more than one input.
+    Raises ``GraphError`` where ``x`` is neither, where the graph has more than one input, or where values are not what
+    the input declares.
     """
     inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
     if len(inputs) != 1:
         raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
     ((name, shape),) = inputs.items()
-    if x.shape[1:] == shape:
-        return {name: np.broadcast_to(x[:, None], (len(x), steps, *shape))}
-    if x.shape[1:] == (steps, *shape):
-        return {name: x}
-    raise GraphError(
-        f"data of shape {list(x.shape)} fit neither images {list(shape)} nor frames {[steps, *shape]}", where=name
-    )
+    if x.shape[1:] not in (shape, (steps, *shape)):
+        raise GraphError(
+            f"data of shape {list(x.shape)} fit neither images {list(shape)} nor frames {[steps, *shape]}", where=name
+        )
+    _admitted(graph, name, x)
+    return {name: x if x.shape[1:] != shape else np.broadcast_to(x[:, None], (len(x), steps, *shape))}
+
+
+def _admitted(graph: Graph, name: str, x: Array) -> None:
+    """Raise ``GraphError`` where values are none of those that the input declares: the machine would clip them."""
+    op = graph.nodes[name]
+    assert isinstance(op, Input)
+    if isinstance(op.signal, Analog | Fixed):  # numbers of any size: their range is chosen on calibration data
+        return
+    unit, least, most = grid(op.signal)
+    integers = np.asarray(x, dtype=np.float64) / unit
+    wrong = x[(integers < least) | (integers > most) | (np.abs(integers - np.rint(integers)) > 1e-6)]
+    if wrong.size:
+        raise GraphError(
+            f"its data hold {wrong.flat[0]:g}, which it does not declare",
+            where=graph.label(name),
+            why=f"it carries {type(op.signal).__name__.lower()}s: multiples of {unit:g} from {least} to {most}",
+        )
 
 
 def _check(graph: Graph, level: Level, target: Target | None) -> Graph:
