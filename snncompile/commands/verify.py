@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,33 @@ from snncompile.run.trace import Trace, first_divergence
 
 if TYPE_CHECKING:
     from snncompile.compile import Compiled
+    from snncompile.ir.graph import Graph
+    from snncompile.target import Target
 
 REALS = ("read", "folded")
 INTEGERS = ("fixed", "timed", "placed")
+LEVELS = ("torch", *REALS, *INTEGERS, "cpu", "lava")
+
+
+@dataclass(frozen=True)
+class Played:
+    """What an artifact did, and what it is: None where only the trace is left."""
+
+    trace: Trace
+    graph: Graph | None = None
+    target: Target | None = None
+    reals: bool = False
 
 
 def run(options: argparse.Namespace) -> int:
     """0 where all agree; ``Disagreement`` where not."""
-    if len(options.artifact) == 1:
-        return _ladder(options)
+    if len(options.artifact) > 2:
+        raise ReadError(f"{len(options.artifact)} artifacts", where="verify", remedy="give one (its ladder) or two")
     if len(options.artifact) == 2:
         return _compare(options)
-    raise ReadError(f"{len(options.artifact)} artifacts", where="verify", remedy="give one (its ladder) or two")
+    if options.artifact[0].endswith(".npz"):
+        raise ReadError("a trace has no ladder", where=options.artifact[0], remedy="give what it is compared with")
+    return _ladder(options)
 
 
 def lava_wanted(log: Log) -> bool:
@@ -69,7 +85,6 @@ def climb(model: Trained, data: Data, options: argparse.Namespace, log: Log) -> 
         log(f"rung {rung.number} {rung.level}: {rung.verdict}")
         for flip in rung.flips[:LISTED]:
             log(f"  {flip}")
-        rung.demand()
         rungs.append(
             {
                 "rung": rung.number,
@@ -84,6 +99,9 @@ def climb(model: Trained, data: Data, options: argparse.Namespace, log: Log) -> 
                 "distance": dict(rung.distance or {}),
             }
         )
+        if not rung.holds:  # the ladder up to here is the result; the error says the rest
+            result(options, rung_rows(rungs), {"data": data.name, "samples": len(data.x), "rungs": rungs})
+        rung.demand()
     return compiled, rungs
 
 
@@ -99,24 +117,35 @@ def _ladder(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from snncompile.rungs import explain
+
     log = log_of(options)
-    traces = [_trace(artifact, options, log) for artifact in options.artifact]
-    (one, order), (other, _) = traces
+    one, other = (_played(artifact, options, log) for artifact in options.artifact)
     log("comparing " + " with ".join(options.artifact))
-    reals = one.meta.get("reals") or other.meta.get("reals")
-    if one.meta.get("potential") != other.meta.get("potential"):
-        one, other = _as_machines_show(one), _as_machines_show(other)
-    found = first_divergence(one, other, order, potentials=not reals)
-    shared = [name for name in one.spikes if name in other.spikes]
-    wrong = {name: int((one.spikes[name] != other.spikes[name]).sum()) for name in shared}
-    total = sum(one.spikes[name].size for name in shared)
+    left, right = one.trace, other.trace
+    if left.meta.get("potential") != right.meta.get("potential"):
+        left, right = _as_machines_show(left), _as_machines_show(right)
+    alone = sorted(left.spikes.keys() ^ right.spikes.keys())
+    if alone:
+        log("only one of the two has " + ", ".join(alone))
+    potentials = not (one.reals or other.reals)
+    graph, target = one.graph or other.graph, one.target or other.target
+    order = list(graph.order) if graph is not None else list({**left.spikes, **left.potentials})
+    found = first_divergence(left, right, order, potentials=potentials)
+    shared = [name for name in left.spikes if name in right.spikes]
+    wrong = {name: int((left.spikes[name] != right.spikes[name]).sum()) for name in shared}
+    total = sum(left.spikes[name].size for name in shared)
     if found is not None:
         layers = ", ".join(f"{name} {count}" for name, count in wrong.items() if count) or "potentials only"
+        bits = target.potential.fraction_bits if target is not None else 0
+        told = explain(graph, bits, found, one.trace, other.trace) if graph is not None and potentials else str(found)
         raise Disagreement(
-            f"first {found}", where=" and ".join(options.artifact), why=f"spikes that differ of {total}: {layers}"
+            f"first {told}", where=" and ".join(options.artifact), why=f"spikes that differ of {total}: {layers}"
         )
-    text = f"equal: {total:,} spikes of {len(shared)} populations" + ("" if reals else ", and potentials")
-    result(options, text, {"equal": True, "compared": total, "populations": shared, "potentials": not reals})
+    both = [name for name in left.potentials if name in right.potentials] if potentials else []
+    text = f"equal: {total:,} spikes of {len(shared)} populations, potentials of {len(both)}"
+    data = {"equal": True, "compared": total, "populations": shared, "potentials": both, "not_compared": alone}
+    result(options, text, data)
     return 0
 
 
@@ -130,12 +159,15 @@ def _as_machines_show(trace: Trace) -> Trace:
     return Trace(trace.spikes, potentials, {**trace.meta, "potential": "after reset"})
 
 
-def _trace(artifact: str, options: argparse.Namespace, log: Log) -> tuple[Trace, list[str]]:
-    """What an artifact does on the data, and the order of its populations."""
-    path, _, level = artifact.partition("@")
+def _played(artifact: str, options: argparse.Namespace, log: Log) -> Played:
+    """What an artifact does on the data."""
+    path, at, level = artifact.rpartition("@")
+    if not at or Path(artifact).exists():  # a path may hold an @ of its own
+        path, level = artifact, ""
     if path.endswith(".npz"):
-        trace = Trace.load(Path(path))
-        return trace, list({**trace.spikes, **trace.potentials})
+        if level:
+            raise ReadError(f"a trace has no level {level!r}", where=path, remedy="name the file alone")
+        return Played(Trace.load(Path(path)))
     model = open_model(path)
     data = chosen_data(model, options)
     if isinstance(model, Bundle):
@@ -143,54 +175,49 @@ def _trace(artifact: str, options: argparse.Namespace, log: Log) -> tuple[Trace,
     return _of_checkpoint(model, level or "torch", data, options, log)
 
 
-def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> tuple[Trace, list[str]]:
+def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
     from snncompile.compile import encoded, shown
     from snncompile.run import integer
     from snncompile.run.cpu import Simulator
     from snncompile.verify import run_on_lava
 
-    program = bundle.program
+    program, target = bundle.program, bundle.target
     graph = program.graph
     stimulus = encoded(graph, shown(graph, data.x, program.steps))
     match level:
         case "cpu":
-            return Simulator(graph, bundle.target).run(stimulus), list(graph.order)
+            trace = Simulator(graph, target).run(stimulus)
         case "placed":
-            return integer.run(graph, stimulus, bundle.target, stream=program.stream), list(graph.order)
+            trace = integer.run(graph, stimulus, target, stream=program.stream)
         case "lava":
-            return run_on_lava(bundle.path, stimulus, log)[0], list(graph.order)
+            trace = run_on_lava(bundle.path, stimulus, log)[0]
         case _:
             raise ReadError(f"a bundle has no level {level!r}", where=str(bundle.path), remedy="cpu, placed or lava")
+    return Played(trace, graph, target)
 
 
-def _of_checkpoint(
-    model: Trained, level: str, data: Data, options: argparse.Namespace, log: Log
-) -> tuple[Trace, list[str]]:
+def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
     from snncompile.compile import encoded, fold, shown
     from snncompile.run import integer, reference
     from snncompile.run.cpu import Simulator
 
+    if level not in LEVELS:
+        raise ReadError(f"a checkpoint has no level {level!r}", where=str(model.path), remedy=", ".join(LEVELS))
     if level == "torch":
-        trace = model.record(data.x)
-        return Trace(trace.spikes, trace.potentials, {**trace.meta, "reals": True}), list(model.graph.order)
+        return Played(model.record(data.x), model.graph, reals=True)
     if level in REALS:
         graph = model.graph if level == "read" else fold(model.graph)[0]
-        trace = reference.run(graph, shown(graph, data.x, model.steps))
-        return Trace(trace.spikes, trace.potentials, {**trace.meta, "reals": True}), list(graph.order)
-    if level not in (*INTEGERS, "cpu", "lava"):
-        known = ", ".join(("torch", *REALS, *INTEGERS, "cpu", "lava"))
-        raise ReadError(f"a checkpoint has no level {level!r}", where=str(model.path), remedy=known)
+        return Played(reference.run(graph, shown(graph, data.x, model.steps)), graph, reals=True)
     compiled = model.lowered(options, log)
-    fixed = compiled.levels["fixed"]
-    stimulus = encoded(fixed, shown(fixed, data.x, model.steps))
-    order = list(fixed.order)
+    graph = next(graph for name, graph in compiled.levels.items() if name == (level if level in INTEGERS else "placed"))
+    stimulus = encoded(graph, shown(model.graph, data.x, model.steps))
     if level == "cpu":
-        return Simulator(compiled.levels["placed"], compiled.target).run(stimulus), order
-    if level == "lava":
+        trace = Simulator(graph, compiled.target).run(stimulus)
+    elif level == "lava":
         from snncompile.verify import Ladder
 
-        ladder = Ladder(compiled, data.x, None, None)
-        return ladder.on_device(log)[0], order
-    graph = next(one for name, one in compiled.levels.items() if name == level)
-    stream = compiled.program.stream and level != "fixed"
-    return integer.run(graph, stimulus, compiled.target, stream=stream), order
+        trace = Ladder(compiled, data.x, None, None).on_device(log)[0]
+    else:
+        stream = compiled.program.stream and level != "fixed"
+        trace = integer.run(graph, stimulus, compiled.target, stream=stream)
+    return Played(trace, graph, compiled.target)
