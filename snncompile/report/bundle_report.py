@@ -70,8 +70,8 @@ def _ladder(rungs: list[Mapping[str, Any]]) -> Table:
 
 def _layers(layers: list[Mapping[str, Any]]) -> Table:
     def worst(entry: Mapping[str, Any]) -> str:
-        share = entry["worst"] / entry["limit"]
-        return f"{share:.0%} of range, " + ("proven" if entry["proven"] else "can saturate")
+        share = "unbounded" if entry["worst"] is None else f"{entry['worst'] / entry['limit']:.0%} of range"
+        return f"{share}, " + ("proven" if entry["proven"] else "can overflow")
 
     rows = [
         [

@@ -49,14 +49,19 @@ def to_markdown(blocks: Sequence[Block]) -> str:
     for block in blocks:
         match block:
             case Heading():
-                parts.append("#" * block.level + " " + block.text)
+                parts.append("#" * block.level + " " + _line(block.text))
             case Paragraph():
-                parts.append(block.text)
+                parts.append(_line(block.text))
             case Table():
                 rule = ["---:" if index in block.right else "---" for index in range(len(block.headers))]
-                rows = [block.headers, rule, *([cell.replace("|", "\\|") for cell in row] for row in block.rows)]
+                rows = [block.headers, rule, *([_line(cell).replace("|", "\\|") for cell in row] for row in block.rows)]
                 parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _line(text: str) -> str:
+    """Text that stays one line and no mark-up, whatever names are in it."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
