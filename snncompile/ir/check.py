@@ -191,13 +191,18 @@ def populations_have_cores(graph: Graph, target: Target | None) -> Iterator[str]
     """The slices of a population hold each of its neurons once, on cores that the chip has."""
     for name, op in graph.nodes.items():
         if isinstance(op, Neuron | Readout):
-            position = 0
+            position, block, held = 0, (0, 0), 0
             for slice_ in op.cores:
+                if (slice_.channel, slice_.channels) != block:
+                    if slice_.channel != sum(block):
+                        yield f"{graph.label(name)}: slice {slice_} begins at the wrong channel"
+                    position, block = 0, (slice_.channel, slice_.channels)
                 if slice_.first != position or slice_.count < 1 or not 0 <= slice_.core < _sheet(target).chip_cores:
                     yield f"{graph.label(name)}: slice {slice_} is out of place"
                 position = slice_.first + slice_.count
-            if position != prod(op.shape):
-                yield f"{graph.label(name)}: its cores hold {position} of {prod(op.shape)} neurons"
+                held += slice_.count
+            if held != prod(op.shape):
+                yield f"{graph.label(name)}: its cores hold {held} of {prod(op.shape)} neurons"
 
 
 def _sheet(target: Target | None) -> Target:

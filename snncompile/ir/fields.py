@@ -50,7 +50,9 @@ def _plain(path: str, value: Any, keep: Keep) -> Any:
         case ops.By():
             return {"by": _plain(f"{path}.by", value.amount, keep)}
         case ops.Slice():
-            return [value.core, value.first, value.count]
+            return [value.core, value.first, value.count, value.channel, value.channels]
+        case ops.Part():
+            return {"of": value.of, "channels": list(value.channels)}
         case signals.Analog() | signals.Spike() | signals.Count() | signals.Signed() | signals.Fixed():
             return {"kind": _SIGNAL_NAMES[type(value)]} | {f.name: getattr(value, f.name) for f in fields(value)}
         case tuple():
@@ -97,6 +99,8 @@ def _value(item: Field[Any], value: Any, find: Find) -> Any:
     if item.name == "signal":
         rest = {key: entry for key, entry in value.items() if key != "kind"}
         return _SIGNALS[value["kind"]](**rest)
+    if item.name == "part":
+        return ops.Part(str(value["of"]), tuple(map(int, value["channels"])))
     if item.name == "cores":
         return tuple(ops.Slice(*map(int, entry)) for entry in value)
     if isinstance(value, list | tuple):

@@ -155,13 +155,25 @@ Reset = To | By
 
 @dataclass(frozen=True)
 class Slice:
-    """Neurons ``first .. first + count - 1`` of a population lie on ``core``; counted row by row, channels
-    innermost.
+    """Neurons ``first .. first + count - 1`` of a population lie on ``core``; counted row by row, channels innermost.
+
+    Where ``channels`` is not 0 they are counted among the channels ``channel .. channel + channels - 1`` alone: a layer
+    whose kernels for all channels exceed a core is cut into blocks of channels first.
     """
 
     core: int
     first: int
     count: int
+    channel: int = 0
+    channels: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """These ``channels`` (entries of the first axis) of the population ``of`` of the network, which ``legalise`` split."""
+
+    of: str
+    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +188,8 @@ class Neuron:
 
     ``gain``, ``amplitude`` and ``rest`` are folded away by the pass ``canonical``. A sample starts (u and w are put
     back) at every step m with ``(m - phase) mod T = 0``. ``unit`` is what 1 of the potential is worth in the trained
-    network; ``cores`` is where the population lies. Source of the form: LIF of Wu et al. 2018 as used by TET, Eq. 1
-    to 3.
+    network; ``cores`` is where the population lies; ``part`` says of which population it is a part. Source of the
+    form: LIF of Wu et al. 2018 as used by TET, Eq. 1 to 3.
     """
 
     shape: Shape
@@ -194,6 +206,7 @@ class Neuron:
     unit: float = 1.0
     phase: int = 0
     cores: tuple[Slice, ...] = ()
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         _freeze(self)

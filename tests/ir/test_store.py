@@ -54,7 +54,7 @@ def test_what_stands_in_the_file() -> None:
     assert plain["nodes"]["conv1"]["weight"] == {"array": "conv1.weight"}
     assert plain["nodes"]["fc"]["weight"] == {"mantissa": {"array": "fc.weight.mantissa"}, "exponent": 0}
     assert plain["nodes"]["lif1"]["reset"] == {"by": 0.75}
-    assert plain["nodes"]["lif1"]["cores"] == [[7, 0, 16]]
+    assert plain["nodes"]["lif1"]["cores"] == [[7, 0, 16, 0, 0]]
     assert ["back", "lif1", 2] in plain["edges"]
     assert arrays["fc.weight.mantissa"].dtype == np.int64
     json.dumps(plain, allow_nan=False)

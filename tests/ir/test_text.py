@@ -27,7 +27,7 @@ GOLDEN = """\
 input = Input(shape=[2, 4, 4], signal={'kind': 'count', 'most': 3, 'amplitude': 0.5})
 conv1 = Conv(weight='float64[4,1,2,2]:799eb99a60dd', bias=[1.0, 2.0, 3.0, 4.0], stride=[2, 2], groups=2) <- input
 norm  = Norm(mean=[0.0, 1.0, 2.0, 3.0], variance=1.0, gain=0.5, shift=0.0) <- conv1
-lif1  = Neuron(shape=[4, 2, 2], beta=0.25, fires='>=', reset={'by': 0.75}, phase=3, cores=[[7, 0, 16]]) <- norm, back@2
+lif1  = Neuron(shape=[4, 2, 2], beta=0.25, fires='>=', reset={'by': 0.75}, phase=3, cores=[[7, 0, 16, 0, 0]]) <- norm, back@2
 pool  = Pool(kind='mean', kernel=[2, 2], stride=[2, 2]) <- lif1
 flat  = Flatten() <- pool
 back  = Scale(factor={'mantissa': -3, 'exponent': -2}) <- lif1

@@ -38,7 +38,8 @@ def one_layer(op: Op, shape: tuple[int, ...], out: tuple[int, ...]) -> Graph:
 
 
 def dense(out: int, inward: int) -> Graph:
-    return one_layer(Dense(FixedPoint(np.full((out, inward), 2))), (inward,), (out,))
+    columns = 2 * (1 + np.arange(inward) % 100)  # no two axons alike, as long as they are a hundred
+    return one_layer(Dense(FixedPoint(np.tile(columns, (out, 1)))), (inward,), (out,))
 
 
 def cores(graph: Graph, name: str) -> tuple[Slice, ...]:
@@ -77,12 +78,29 @@ def test_what_a_dense_layer_needs() -> None:
 
 def test_what_a_convolution_needs() -> None:
     """By hand: 2 * 9 taps of ceil(16 * 8 / 64) + 1 = 3 words; rows 0 to 3 of the input reach rows 0 to 2."""
-    graph = one_layer(Conv(FixedPoint(np.full((16, 2, 3, 3), 2)), padding=(1, 1)), (2, 6, 6), (16, 6, 6))
+    taps = np.tile(2 * (1 + np.arange(18)).reshape(2, 3, 3), (16, 1, 1, 1))
+    graph = one_layer(Conv(FixedPoint(taps), padding=(1, 1)), (2, 6, 6), (16, 6, 6))
     placed = place(graph, tiny(neurons=3 * 16 * 6)).graph
     assert cores(placed, "n") == (Slice(0, 0, 288), Slice(1, 288, 288))
     first, second = (use for _, use in utilisation(placed, LOIHI)["n"])
     assert first == Use(288, 54, 2 * 6 * 4, 0)
     assert second == Use(288, 54, 2 * 6 * 4, 0)
+
+
+def test_equal_lists_of_weights_are_stored_once_and_zeros_not_at_all() -> None:
+    """By hand: of 8 axons two pairs are alike and one has no weight, so 5 lists of ceil(5 * 20 / 64) = 2 words."""
+    columns = 2 * np.array([1, 1, 2, 2, 3, 4, 5, 0])
+    placed = place(one_layer(Dense(FixedPoint(np.tile(columns, (5, 1)))), (8,), (5,)), LOIHI)
+    assert utilisation(placed.graph, LOIHI)["n"] == [(Slice(0, 0, 5), Use(5, 10, 8, 0))]
+
+
+def test_kernels_too_large_for_a_core_are_cut_into_blocks_of_channels() -> None:
+    """By hand: 18 taps of ceil(16 * 8 / 64) + 1 = 3 words are 54; of ceil(8 * 8 / 64) + 1 = 2 words they are 36."""
+    taps = np.tile(2 * (1 + np.arange(18)).reshape(2, 3, 3), (16, 1, 1, 1))
+    graph = one_layer(Conv(FixedPoint(taps), padding=(1, 1)), (2, 6, 6), (16, 6, 6))
+    placed = place(graph, tiny(synaptic_words=40)).graph
+    assert cores(placed, "n") == (Slice(0, 0, 288, 0, 8), Slice(1, 0, 288, 8, 8))
+    assert [use.synaptic_words for _, use in utilisation(placed, LOIHI)["n"]] == [36, 36]
 
 
 def reached(weight: Array, run: range, n: int) -> int:
