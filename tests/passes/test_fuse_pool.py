@@ -125,3 +125,13 @@ def test_a_chain_of_factors_is_absorbed_whole() -> None:
     fused = fuse_pool(graph).graph
     assert list(fused.nodes) == ["x", "n", "fc", "m", "out"]
     assert fused.nodes["fc"].weight.tolist() == [[8.0, 16.0]]  # type: ignore[union-attr]
+
+
+def test_a_factor_between_delays_leaves_them_both() -> None:
+    nodes = {"x": Input((2,)), "n": Neuron((2,)), "a": Scale(2.0), "fc": Dense([[1.0, 1.0]]), "m": Neuron((1,))}
+    edges = [Edge("x", "n"), Edge("n", "a", 2), Edge("a", "fc", 1), Edge("fc", "m"), Edge("m", "out")]
+    graph = Graph(nodes | {"out": Output()}, edges)
+    fused = fuse_pool(graph).graph
+    assert [edge.delay for edge in fused.into("fc")] == [3]
+    x = {"x": np.random.default_rng(0).integers(0, 3, (2, 8, 2)) * 1.0}
+    assert first_divergence(reference.run(graph, x), reference.run(fused, x), graph.order) is None
