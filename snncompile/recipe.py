@@ -7,8 +7,12 @@ The notation, layers joined by ``-``::
     P2, AP2         average pooling 2x2 of the spikes, without neurons of its own: both spellings mean this for TET
     Res(16C3-16C3)  spiking residual block: conv, norm, neurons, conv, norm, plus the block's input (through a 1x1
                     convolution and norm where channels or stride change), then neurons on the sum
+    Sew(16C3-16C3)  spike-element-wise block (ADD): the same, but neurons follow each norm, that of the 1x1 convolution
+                    too, and the block gives the sum of spikes
     200FC           fully connected, bias; then batch norm and neurons
     10FC            the last one is the output: no norm, no neurons, averaged over the steps
+
+``bias = false`` in the table network leaves the biases of convolutions out, ``dense_norm = false`` the norms of FC.
 """
 
 from __future__ import annotations
@@ -31,8 +35,8 @@ MOST_FEATURES = 1 << 20
 
 MOST_KERNEL = 99
 
-DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar10-subset", "nmnist")
-EVENT_SETS = ("nmnist",)
+DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar10-subset", "nmnist", "cifar10-dvs")
+EVENT_SETS = ("nmnist", "cifar10-dvs")
 """Data sets that come as event frames, one frame a step; the others are images shown at every step."""
 
 
@@ -64,11 +68,12 @@ class FullyConnected:
 
 @dataclass(frozen=True)
 class Residual:
-    """``Res(16C3-16C3)``."""
+    """``Res(16C3-16C3)``, or ``Sew(16C3-16C3)``, which adds spikes instead of currents."""
 
     first: Convolution
     second: Convolution
     shape: Shape
+    adds: Literal["currents", "spikes"] = "currents"
 
 
 Layer = Convolution | AveragePool | FullyConnected | Residual
@@ -157,6 +162,8 @@ class Recipe:
     training: TrainingSettings
     data: DataSettings
     published: Published | None = None
+    bias: bool = True
+    dense_norm: bool = True
 
     @classmethod
     def load(cls, name_or_path: str) -> Recipe:
@@ -176,7 +183,12 @@ class Recipe:
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.data).items()}
         tables: dict[str, object] = {
             "recipe": {"name": self.name, "summary": self.summary, "method": self.method, "source": self.source},
-            "network": {"input": list(self.input), "architecture": self.architecture},
+            "network": {
+                "input": list(self.input),
+                "architecture": self.architecture,
+                "bias": self.bias,
+                "dense_norm": self.dense_norm,
+            },
             "neuron": asdict(self.neuron),
             "tet": {"steps": self.tet.steps, "lambda": self.tet.mix, "phi": self.tet.phi},
             "training": asdict(self.training),
@@ -200,7 +212,7 @@ class Recipe:
 def _read(sheet: Sheet) -> Recipe:
     sheet.known("", ("recipe", "network", "neuron", "tet", "training", "data", "published"))
     sheet.known("recipe", ("name", "summary", "method", "source"))
-    sheet.known("network", ("input", "architecture"))
+    sheet.known("network", ("input", "architecture", "bias", "dense_norm"))
     sheet.known("tet", ("steps", "lambda", "phi"))
     method = sheet.text("recipe.method")
     if method != "tet":
@@ -224,6 +236,8 @@ def _read(sheet: Sheet) -> Recipe:
         training=sheet.record("training", TrainingSettings),
         data=_data(sheet, shape),
         published=sheet.record("published", Published) if sheet.has("published") else None,
+        bias=sheet.flag("network.bias") if sheet.has("network.bias") else True,
+        dense_norm=sheet.flag("network.dense_norm") if sheet.has("network.dense_norm") else True,
     )
     _check_ranges(sheet, recipe)
     return recipe
@@ -291,7 +305,7 @@ def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
 # The notation
 
 _LAYER = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?:S(?P<stride>\d+))?|A?P(?P<pool>\d+)|(?P<features>\d+)FC")
-_ITEM = re.compile(r"Res\([^()]*\)|[^-]*")
+_ITEM = re.compile(r"(?:Res|Sew)\([^()]*\)|[^-]*")
 
 
 class _Slip(ValueError):
@@ -322,11 +336,11 @@ def parse(text: str, shape: Shape) -> tuple[Layer, ...]:
 
 
 def _layer(text: str, start: int, item: str, shape: Shape) -> Layer:
-    if item.startswith("Res(") and item.endswith(")"):
+    if item.startswith(("Res(", "Sew(")) and item.endswith(")"):
         return _residual(text, start, item, shape)
     match = _LAYER.fullmatch(item)
     if not match:
-        remedy = "layers are 20C5, 64C3S2, P2, AP2, 200FC and Res(16C3-16C3), joined by '-'"
+        remedy = "layers are 20C5, 64C3S2, P2, AP2, 200FC, Res(16C3-16C3) and Sew(16C3-16C3), joined by '-'"
         raise _Slip(f"{item!r} is not a layer", text, start, item, remedy)
     numbers = {name: int(digits[:9]) for name, digits in match.groupdict().items() if digits}
     if not all(_is_size(number) for number in numbers.values()):
@@ -360,4 +374,5 @@ def _residual(text: str, start: int, item: str, shape: Shape) -> Residual:
         at += len(part) + 1
     if len(convolutions) != 2:
         raise _Slip("a residual block holds two convolutions", text, start, item, "as in Res(16C3-16C3)")
-    return Residual(convolutions[0], convolutions[1], shape)
+    first, second = convolutions
+    return Residual(first, second, shape, "spikes" if item.startswith("Sew(") else "currents")

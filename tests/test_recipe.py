@@ -46,6 +46,8 @@ def read(tmp_path: Path, text: str) -> Recipe:
 
 def test_notation() -> None:
     layers = parse("20C5S2-P2-Res(20C3-40C3S2)-AP3-200FC-10FC", (1, 28, 28))
+    added = parse("Sew(4C3-4C3)-10FC", (1, 8, 8))[0]
+    assert added == Residual(Convolution(4, 3, 1, (4, 8, 8)), Convolution(4, 3, 1, (4, 8, 8)), (4, 8, 8), "spikes")
     assert layers == (
         Convolution(20, 5, 2, (20, 14, 14)),
         AveragePool(2, (20, 7, 7)),
@@ -83,6 +85,7 @@ def test_defaults_are_those_of_tet(tmp_path: Path) -> None:
         ("Res(4C3-AP2)-10FC", "holds convolutions", "at character 9: Res(4C3->>AP2<<)-10FC"),
         ("Res(4C3-4C3)10FC", "expected '-'", "at character 13"),
         ("Res(4C3-4C3-10FC", "is not a layer", "at character 1"),
+        ("Sew(4C3-6FC)-10FC", "holds convolutions", "at character 9: Sew(4C3->>6FC<<)-10FC"),
         ("", "'' is not a layer", "at character 1"),
     ],
 )

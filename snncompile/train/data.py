@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
-from snncompile.recipe import DATA_SETS, Recipe
+from snncompile.recipe import DATA_SETS, EVENT_SETS, Recipe
 from snncompile.train import formats
 from snncompile.train.formats import Labels
 
@@ -35,7 +35,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     ),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }
-CLASSES["cifar10-subset"] = CLASSES["cifar10"]
+CLASSES["cifar10-subset"] = CLASSES["cifar10-dvs"] = CLASSES["cifar10"]
 
 _FOLDERS = {
     "mnist": ("mnist", "MNIST/raw", "MNIST"),
@@ -43,6 +43,7 @@ _FOLDERS = {
     "cifar10": ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar10"),
     "cifar10-subset": ("cifar10-subset",),
     "nmnist": ("N-MNIST", "NMNIST", "nmnist-small"),
+    "cifar10-dvs": ("cifar10-dvs", "CIFAR10DVS"),
 }
 _SOURCES = {
     "mnist": "the four .gz files of yann.lecun.com/exdb/mnist",
@@ -50,6 +51,8 @@ _SOURCES = {
     "cifar10": "the unpacked binary version from www.cs.toronto.edu/~kriz/cifar.html",
     "cifar10-subset": "cifar10_subset_10k_2k.npz (x_train, y_train, x_test, y_test as uint8)",
     "nmnist": "Train/ and Test/ of N-MNIST from www.garrickorchard.com/datasets/n-mnist",
+    "cifar10-dvs": "train.npz and test.npz, x uint8 [N, T, 2, H, W] event counts and y [N], made of the recordings of "
+    "figshare.com, CIFAR10-DVS: New,",
 }
 
 
@@ -116,10 +119,13 @@ def load(
     x: NDArray[Any]
     if name == "nmnist":
         x, y = _nmnist(_folder(name, root), split, number, _steps(spec, steps), most)
+    elif name == "cifar10-dvs":
+        x, y = _frames(name, _folder(name, root), split, _steps(spec, steps), most)
+        x = x[:number]
     else:
         pixels, y = _images(name, root, split)
         x = _scaled(pixels[:number], 16.0 if name == "digits" else 255.0)
-    found = Split(name, split, x, y[:number], name != "nmnist", CLASSES[name])
+    found = Split(name, split, x, y[:number], name not in EVENT_SETS, CLASSES[name])
     expected = x.shape[1:] if found.static else x.shape[2:]
     if shape is not None and tuple(shape) != expected:
         raise ReadError(f"samples are {list(expected)}", where=spec, why=f"the network takes {list(shape)}")
@@ -254,6 +260,18 @@ def _nmnist(folder: Path, split: str, count: int | None, steps: int, most: int) 
     for index, (path, _) in enumerate(listed):
         frames[index] = np.minimum(event_frames(path, steps), most)
     return frames, np.array([label for _, label in listed], np.int64)
+
+
+def _frames(name: str, folder: Path, split: str, steps: int, most: int) -> tuple[NDArray[np.uint8], Labels]:
+    """Event counts uint8 [N, T, 2, H, W] that somebody has cut into frames already, clipped at ``most``, and labels."""
+    path = _one_of(name, folder, (f"{split}.npz",))
+    arrays = formats.read_arrays(path)
+    x, y = arrays.get("x"), arrays.get("y")
+    if x is None or y is None or x.dtype != np.uint8 or x.ndim != 5 or y.dtype.kind not in "iu" or len(x) != len(y):
+        raise ReadError("does not hold frames", where=str(path), why="x uint8 [N, T, 2, H, W] and y, a label each")
+    if x.shape[1] != steps:
+        raise ReadError(f"its recordings are cut into {x.shape[1]} frames", where=str(path), why=f"steps are {steps}")
+    return np.minimum(x, np.uint8(most)), y.astype(np.int64)
 
 
 def _foldered(folder: Path, split: str) -> list[tuple[Path, int]]:

@@ -137,21 +137,21 @@ class _Builder:
         self.recipe, self.modules = recipe, modules
         self.steps: list[Step] = []
         self.counts: dict[str, int] = {}
-        last, shape = INPUT, tuple(recipe.input)
+        last: tuple[str, ...] = (INPUT,)  # what a layer reads is their sum
+        shape = tuple(recipe.input)
         for index, layer in enumerate(recipe.layers):
             match layer:
                 case Convolution():
                     number = self._next("stage")
-                    last = self._convolve(last, shape[0], layer, f"conv{number}", f"norm{number}")
-                    last = self._fire(f"lif{number}", last)
+                    last = self._stage(f"lif{number}", last, shape[0], layer, f"conv{number}", f"norm{number}")
                 case AveragePool():
-                    last = self._add(f"pool{self._next('pool')}", nn.AvgPool2d(layer.kernel), last)
+                    last = (self._add(f"pool{self._next('pool')}", nn.AvgPool2d(layer.kernel), *last),)
                 case Residual():
                     last = self._block(last, shape, layer, f"block{self._next('block')}")
                 case FullyConnected():
                     last = self._connect(last, shape, layer, output=index == len(recipe.layers) - 1)
             shape = layer.shape
-        self._add("readout", Readout(), last)
+        self._add("readout", Readout(), *last)
 
     def _next(self, kind: str) -> int:
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -167,28 +167,41 @@ class _Builder:
         lif = LIF(neuron.decay, neuron.threshold, neuron.fires, neuron.surrogate_width, neuron.detach_reset)
         return self._add(name, lif, *sources)
 
-    def _convolve(self, source: str, channels: int, layer: Convolution, name: str, norm: str) -> str:
-        conv = nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, layer.kernel // 2)
-        return self._add(norm, nn.BatchNorm2d(layer.channels), self._add(name, conv, source))
+    def _convolve(self, sources: tuple[str, ...], channels: int, layer: Convolution, name: str, norm: str) -> str:
+        width = layer.kernel // 2
+        conv = nn.Conv2d(channels, layer.channels, layer.kernel, layer.stride, width, bias=self.recipe.bias)
+        return self._add(norm, nn.BatchNorm2d(layer.channels), self._add(name, conv, *sources))
 
-    def _block(self, source: str, shape: Shape, layer: Residual, name: str) -> str:
+    def _stage(
+        self, fired: str, sources: tuple[str, ...], channels: int, layer: Convolution, name: str, norm: str
+    ) -> tuple[str, ...]:
+        return (self._fire(fired, self._convolve(sources, channels, layer, name, norm)),)
+
+    def _block(self, sources: tuple[str, ...], shape: Shape, layer: Residual, name: str) -> tuple[str, ...]:
+        """Currents are added before the last neurons; spikes after them, so that what comes out is read as a sum."""
         first, second = layer.first, layer.second
-        last = self._convolve(source, shape[0], first, f"{name}_conv1", f"{name}_norm1")
-        last = self._fire(f"{name}_lif1", last)
-        last = self._convolve(last, first.channels, second, f"{name}_conv2", f"{name}_norm2")
-        skip = source
+        middle = self._stage(f"{name}_lif1", sources, shape[0], first, f"{name}_conv1", f"{name}_norm1")
+        last = self._convolve(middle, first.channels, second, f"{name}_conv2", f"{name}_norm2")
+        skip = sources
         if shape != layer.shape:
             narrow = Convolution(second.channels, 1, first.stride * second.stride, layer.shape)
-            skip = self._convolve(source, shape[0], narrow, f"{name}_skip", f"{name}_skip_norm")
-        return self._fire(f"{name}_lif2", last, skip)
+            skip = (self._convolve(sources, shape[0], narrow, f"{name}_skip", f"{name}_skip_norm"),)
+            if layer.adds == "spikes":
+                skip = (self._fire(f"{name}_skip_lif", *skip),)
+        if layer.adds == "spikes":
+            return (self._fire(f"{name}_lif2", last), *skip)
+        return (self._fire(f"{name}_lif2", last, *skip),)
 
-    def _connect(self, source: str, shape: Shape, layer: FullyConnected, *, output: bool) -> str:
+    def _connect(
+        self, sources: tuple[str, ...], shape: Shape, layer: FullyConnected, *, output: bool
+    ) -> tuple[str, ...]:
         if len(shape) > 1:
-            source = self._add("flatten", nn.Flatten(), source)
+            sources = (self._add("flatten", nn.Flatten(), *sources),)
         number = self._next("fc")
-        last = self._add(f"fc{number}", nn.Linear(prod(shape), layer.features), source)
+        last = self._add(f"fc{number}", nn.Linear(prod(shape), layer.features), *sources)
         if output:
-            return last
+            return (last,)
         stage = self._next("stage")
-        last = self._add(f"norm{stage}", nn.BatchNorm1d(layer.features), last)
-        return self._fire(f"lif{stage}", last)
+        if self.recipe.dense_norm:
+            last = self._add(f"norm{stage}", nn.BatchNorm1d(layer.features), last)
+        return (self._fire(f"lif{stage}", last),)

@@ -168,3 +168,21 @@ def test_real_events() -> None:
     assert load_for(Recipe.load("nmnist-tet"), "test:20").digest == spikes.digest
     with pytest.raises(ReadError, match="need a number of steps"):
         load("nmnist")
+
+
+def test_frames_that_were_cut_before(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar10-dvs"
+    folder.mkdir()
+    x = np.random.default_rng(1).integers(0, 4, (3, 2, 2, 8, 8)).astype(np.uint8)
+    np.savez(folder / "test.npz", x=x, y=np.array([7, 0, 2]))
+    split = load("cifar10-dvs:test:2", tmp_path, shape=(2, 8, 8), steps=2, most=1)
+    assert not split.static
+    assert np.array_equal(split.x, x[:2] > 0)
+    assert split.y.tolist() == [7, 0]
+    with pytest.raises(ReadError, match="cut into 2 frames"):
+        load("cifar10-dvs:test", tmp_path, steps=3)
+    np.savez(folder / "test.npz", x=x.astype(float), y=np.array([7, 0, 2]))
+    with pytest.raises(ReadError, match="does not hold frames"):
+        load("cifar10-dvs", tmp_path, steps=2)
+    with pytest.raises(ReadError, match=r"train\.npz"):
+        load("cifar10-dvs:train", tmp_path, steps=2)

@@ -27,13 +27,36 @@ def test_plan_of_a_residual_block(small) -> None:
     assert [step.name for step in network.plan[-7:]] == ["pool1", "flatten", "fc1", "norm2", "lif2", "fc2", "readout"]
 
 
-def test_parameters_of_snn5_are_those_of_the_paper() -> None:
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        ("cifar10-snn5-tet", 2_253_098),
+        ("cifar10dvs-vggsnn-tet", 9_271_498),
+        ("cifar10-resnet19-tet", 12_630_858),
+        ("cifar10-sewresnet18-tet", 11_173_962),  # that of ResNet-18 with a CIFAR stem
+    ],
+)
+def test_parameters_are_those_of_the_papers_and_their_code(recipe: str, parameters: int) -> None:
     with torch.device("meta"):
-        network = Network(Recipe.load("cifar10-snn5-tet"))
-    assert sum(parameter.numel() for parameter in network.parameters()) == 2_253_098
+        network = Network(Recipe.load(recipe))
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize("architecture", [BLOCKS, "Res(1C3-1C3)-10FC", "AP2-6FC-10FC"])
+SEW = "4C3-Sew(4C3-4C3)-Sew(6C3S2-6C3)-Sew(6C3-6C3)-AP2-10FC"
+
+
+def test_plan_of_a_block_that_adds_spikes(small) -> None:
+    network = Network(small(network={"architecture": SEW, "bias": False, "dense_norm": False}))
+    plan = {step.name: step.sources for step in network.plan}
+    assert plan["block1_lif2"] == ("block1_norm2",)
+    assert plan["block2_conv1"] == plan["block2_skip"] == ("block1_lif2", "lif1")
+    assert plan["block2_skip_lif"] == ("block2_skip_norm",)
+    assert plan["pool1"] == ("block3_lif2", "block2_lif2", "block2_skip_lif")
+    assert network.modules_of["conv1"].bias is None
+    assert network.modules_of["fc1"].bias is not None
+
+
+@pytest.mark.parametrize("architecture", [BLOCKS, SEW, "Res(1C3-1C3)-10FC", "AP2-6FC-10FC"])
 def test_images_shown_once_equal_images_repeated(small, architecture: str) -> None:
     recipe = small(network={"architecture": architecture}, tet={"steps": 3})
     torch.manual_seed(1)
