@@ -234,7 +234,7 @@ def _audited(label: str, op: Input, values: Array) -> tuple[Array, float] | None
         case Signed():
             unit, least, most = 1.0, -1, 1
         case Fixed():
-            unit, least, most = 1.0, -signal.most, signal.most
+            unit, least, most = 1.0, -signal.most if signal.signed else 0, signal.most
     numbers = np.rint(np.asarray(values, dtype=np.float64) / unit).astype(np.int64)
     # compared in the precision the values are given in: 0.1 as float32 is what it is
     wrong = ((numbers * unit).astype(values.dtype) != values) | (numbers < least) | (numbers > most)

@@ -172,7 +172,7 @@ def _pooled(op: Pool, signal: Signal) -> Signal:
             most = signal.most if isinstance(signal, Count) else 1
             return Count(most * cells, signal.amplitude / cells if op.kind == "mean" else signal.amplitude)
         case Fixed(), "sum":
-            return Fixed(signal.bits + (cells - 1).bit_length(), signal.unit)
+            return Fixed(signal.bits + (cells - 1).bit_length(), signal.unit, signal.signed)
         case ((Signed() | Analog() | Fixed()), _):
             return Analog()
         case _:

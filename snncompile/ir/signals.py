@@ -32,10 +32,14 @@ class Signed:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Signed integers of ``bits`` bits (sign included), each worth ``unit`` of the trained network's input."""
+    """Integers of ``bits`` bits (sign included), each worth ``unit`` of the trained network's input.
+
+    ``signed`` says whether any of them may be negative; the bits are the same either way.
+    """
 
     bits: int
     unit: float = 1.0
+    signed: bool = True
 
     @property
     def most(self) -> int:
@@ -56,7 +60,7 @@ def grid(signal: Signal) -> tuple[float, int, int]:
         case Signed():
             return 1.0, -1, 1
         case Fixed():
-            return signal.unit, -signal.most, signal.most
+            return signal.unit, -signal.most if signal.signed else 0, signal.most
         case Analog():
             raise ValueError("an analog signal lies on no grid")
 

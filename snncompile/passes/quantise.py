@@ -20,13 +20,13 @@ import numpy as np
 
 from snncompile.errors import NotRepresentable
 from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
-from snncompile.ir.connections import connections, synapse_of
+from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, To, real
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike, grid
 from snncompile.passes.quantise_unit import Candidate, Incoming, choose_unit, integer_decays, integer_weights, worst_sum
 from snncompile.run import reference
-from snncompile.run.trace import Array
+from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 
 
@@ -70,18 +70,87 @@ def quantise(graph: Graph, target: Target, calibration: Mapping[str, Array]) -> 
 
     Raises ``NotRepresentable`` where no unit keeps a population inside the machine's widths.
     """
-    steps = next(iter(calibration.values())).shape[1]
-    trace = reference.run(graph, calibration)
-    sent: dict[str, Array] = {name: spikes.astype(np.float64) for name, spikes in trace.spikes.items()}
-    bits = target.spike.input_bits
-    while True:
-        coded = {name: _code(graph.nodes[name], calibration[name], bits) for name in graph.names(Input)}
+    run = _Run(graph, target, calibration, reference.run(graph, calibration))
+    coded = _coding(run)
+    changed: dict[str, Op] = {}
+    for name, signal in coded.items():
+        op = graph.nodes[name]
+        assert isinstance(op, Input)
+        changed[name] = replace(op, signal=signal)
+    layers = []
+    for name in graph.names(Neuron, Readout):
+        population = graph.nodes[name]
+        assert isinstance(population, Neuron | Readout)
+        incoming, best = run.choose(name, coded)
+        for item in incoming:
+            changed[item.name] = _integer_synapse(item, best.unit, target)
+        changed[name] = _integer_population(name, population, best, target)
+        layers.append(_layer(name, population, incoming, best, target, run.steps))
+    return Quantised(graph.edit(changed), tuple(layers))
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The unquantised network on calibration data: what every population receives and does."""
+
+    graph: Graph
+    target: Target
+    calibration: Mapping[str, Array]
+    trace: Trace
+
+    @property
+    def steps(self) -> int:
+        return int(next(iter(self.calibration.values())).shape[1])
+
+    def choose(self, name: str, coded: Mapping[str, Signal]) -> tuple[list[Incoming], Candidate]:
+        """What arrives at a population, and its unit."""
+        population = self.graph.nodes[name]
+        assert isinstance(population, Neuron | Readout)
+        incoming = [self._incoming(one, coded) for one in connections(self.graph) if one.target == name]
+        spikes, potentials = self.trace.spikes.get(name), self.trace.potentials[name]
+        return incoming, choose_unit(name, population, incoming, self.target, potentials, spikes, self.steps)
+
+    def _incoming(self, connection: Connection, coded: Mapping[str, Signal]) -> Incoming:
+        signal = coded.get(connection.source, Spike())
+        unit, least, most = grid(signal)
+        if connection.source in coded:
+            values = self.calibration[connection.source]
+        else:
+            values = self.trace.spikes[connection.source].astype(np.float64)
+        exact = encode(signal, values).astype(np.float64)
+        synapse = synapse_of(self.graph, connection)
+        return Incoming(connection.synapse, synapse, unit, most, least < 0, values, exact, connection.delay)
+
+
+def _coding(run: _Run) -> dict[str, Signal]:
+    """How the inputs reach the machine: the width that costs the populations that read them the least error.
+
+    A finer input leaves the weights less room in the sums, so the widest is not the best.
+    """
+    inputs = run.graph.names(Input)
+    readers = sorted({one.target for one in connections(run.graph) if one.source in inputs})
+    best: tuple[float, dict[str, Signal]] | None = None
+    tried: list[dict[str, Signal]] = []
+    refused: NotRepresentable | None = None
+    for bits in range(run.target.spike.input_bits, 1, -1):
+        coded = {name: _code(run.graph.nodes[name], run.calibration[name], bits) for name in inputs}
+        if coded in tried:
+            continue
+        tried.append(coded)
         try:
-            return _quantised(graph, target, trace.potentials, trace.spikes, sent | dict(calibration), coded, steps)
-        except NotRepresentable:
-            if bits <= 2 or not any(isinstance(signal, Fixed) for signal in coded.values()):
-                raise
-            bits -= 1  # coarser inputs leave the sums more room
+            error = sum(run.choose(name, coded)[1].error ** 2 for name in readers)
+        except NotRepresentable as reason:
+            refused = refused or reason
+            continue
+        if best is None or error < best[0]:
+            best = error, coded
+        elif error > 4 * best[0]:
+            break  # twice the best error, and coarser from here on
+    if best is None:
+        if refused is not None:
+            raise refused
+        return {name: _code(run.graph.nodes[name], run.calibration[name], 1) for name in inputs}
+    return best[1]
 
 
 def encode(signal: Signal, values: Array) -> Integers:
@@ -104,7 +173,8 @@ def _code(op: Op, values: Array, bits: int) -> Signal:
             most = int(2 ** (bits - 1)) - 1
             largest = float(np.max(np.abs(values))) or 1.0
             levels = _exact_levels(np.unique(np.abs(values)) / largest, most)
-            return Fixed(int(levels).bit_length() + 1, largest / levels)
+            signed = bool(np.min(values, initial=0.0) < 0)
+            return Fixed(int(levels).bit_length() + 1, largest / levels, signed)
 
 
 def _exact_levels(values: Reals, most: int) -> int:
@@ -115,43 +185,6 @@ def _exact_levels(values: Reals, most: int) -> int:
             if np.abs(scaled - np.rint(scaled)).max() < 1e-6:
                 return levels
     return most
-
-
-def _quantised(
-    graph: Graph,
-    target: Target,
-    potentials: Mapping[str, Array],
-    spikes: Mapping[str, Array],
-    sent: Mapping[str, Array],
-    coded: Mapping[str, Signal],
-    steps: int,
-) -> Quantised:
-    changed: dict[str, Op] = {}
-    for name, signal in coded.items():
-        op = graph.nodes[name]
-        assert isinstance(op, Input)
-        changed[name] = replace(op, signal=signal)
-    layers = []
-    every = connections(graph)
-    for name in graph.names(Neuron, Readout):
-        incoming = []
-        for connection in (c for c in every if c.target == name):
-            signal = coded.get(connection.source, Spike())
-            unit, least, most = grid(signal)
-            values = sent[connection.source]
-            exact = encode(signal, values).astype(np.float64)
-            synapse = synapse_of(graph, connection)
-            incoming.append(
-                Incoming(connection.synapse, synapse, unit, most, least < 0, values, exact, connection.delay)
-            )
-        population = graph.nodes[name]
-        assert isinstance(population, Neuron | Readout)
-        best = choose_unit(name, population, incoming, target, potentials[name], spikes.get(name), steps)
-        for item in incoming:
-            changed[item.name] = _integer_synapse(item, best.unit, target)
-        changed[name] = _integer_population(name, population, best, target)
-        layers.append(_layer(name, population, incoming, best, target, steps))
-    return Quantised(graph.edit(changed), tuple(layers))
 
 
 def _integer_synapse(item: Incoming, unit: float, target: Target) -> Synapse:

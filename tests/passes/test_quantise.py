@@ -237,12 +237,29 @@ def test_sums_that_could_overflow_make_inputs_coarser() -> None:
     """400 inputs of eight bits could make the current wrap, whatever little the calibration data show."""
     random = np.random.default_rng(0)
     graph = layer(random.normal(size=(2, 400)), Analog(), neuron=Neuron((2,), threshold=100.0))
-    x = random.uniform(0, 1e-3, (1, 1, 400))
+    x = random.uniform(-1e-3, 1e-3, (1, 1, 400))
     x[..., 0] = 1.0
     done = quantise(graph, LOIHI, {"x": x})
     signal = done.graph.nodes["x"].signal  # type: ignore[union-attr]
     assert signal.bits < 8
     assert np.abs(weights(done)).sum(axis=1).max() * signal.most <= HALF
+
+
+def test_inputs_are_as_wide_as_costs_the_least_error() -> None:
+    """Images of one sign: wide inputs leave the weights little room, narrow ones are coarse."""
+    random = np.random.default_rng(3)
+    graph = layer(random.normal(size=(4, 120)), Analog(), neuron=Neuron((4,), threshold=1.0, beta=0.5))
+    x = {"x": random.uniform(0, 1, (8, 3, 120))}
+    done = quantise(graph, LOIHI, x)
+    signal = done.graph.nodes["x"].signal  # type: ignore[union-attr]
+    assert not signal.signed
+    assert np.maximum(weights(done), 0).sum(axis=1).max() * signal.most <= HALF
+    errors = {}
+    for bits in range(2, 9):
+        narrow = replace(LOIHI, spike=replace(LOIHI.spike, input_bits=bits))
+        errors[bits] = quantise(graph, narrow, x).layers[0].error
+    assert done.layers[0].error == min(errors.values())
+    assert 2 < signal.bits < 8
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
