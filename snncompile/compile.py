@@ -5,7 +5,7 @@
       canonical   one form of neuron, biases in the populations
       fuse_pool   mean pools become sums, linear neighbours compose
     folded
-      legalise    one synapse between two populations; what the machine lacks is refused
+      legalise    one synapse between two populations; what the machine lacks is rewritten or refused
       quantise    the target's integers                                   the one lossy step
     fixed
       balance     phases and delays
@@ -88,20 +88,25 @@ def compile_graph(
     target: Target,
     calibration: Mapping[str, Array],
     log: Callable[[str], None] = lambda line: None,
+    *,
+    per_channel: bool = False,
 ) -> Compiled:
     """Lower a ``read`` graph to a target; ``calibration``: input name -> reals [samples, steps, *shape].
 
-    ``steps``, the length of a sample, is that of the calibration data. Raises ``LoweringError`` and its kin.
+    ``steps``, the length of a sample, is that of the calibration data. ``per_channel``: scales for ranges of channels.
+    Raises ``LoweringError`` and its kin.
     """
     levels: dict[Level, Graph] = {"read": graph}
     levels["folded"], notes = fold(graph)
     log("folded: " + _size(levels["folded"]))
-    legal = legalise(levels["folded"], target).graph
+    passed = legalise(levels["folded"], target, per_channel=per_channel)
+    legal = passed.graph
+    notes += tuple(f"legalise: {note}" for note in passed.notes)
     place(legal, target)  # what cannot fit is said now: finding its integers may take long
     quantised = quantise(legal, target, calibration)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
-    balanced = balance(levels["fixed"], target)
+    balanced = balance(levels["fixed"], target, next(iter(calibration.values())).shape[1])
     levels["timed"] = _check(balanced.graph, "timed", target)
     placed = place(levels["timed"], target)
     levels["placed"] = _check(placed.graph, "placed", target)

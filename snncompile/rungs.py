@@ -10,6 +10,7 @@ import numpy as np
 from snncompile.errors import Disagreement
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Neuron, Readout, real
+from snncompile.run import parts
 from snncompile.run.trace import Array, Divergence, Trace
 
 
@@ -145,12 +146,12 @@ def explain(graph: Graph, fraction_bits: int, found: Divergence, above: Trace, h
     A potential after the reset says how far a neuron was from its threshold only where it did not fire.
     """
     place = (found.sample, found.step, *found.neuron)
-    op = graph.nodes.get(found.population)
+    thresholds = parts.thresholds(graph, found.population)
     traces = [trace for trace in (above, here) if found.population in trace.potentials]
-    if len(traces) != 2 or not isinstance(op, Neuron):
+    if len(traces) != 2 or thresholds is None:
         return str(found)
     values = [trace.potentials[found.population][place].item() for trace in traces]
-    grid = float(np.broadcast_to(real(op.threshold), op.shape)[found.neuron])
+    grid = float(thresholds[found.neuron])
     if all(isinstance(value, int) for value in values):
         grid *= 2**fraction_bits
     shown, margins = [], []

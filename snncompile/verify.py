@@ -31,7 +31,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Neuron, Readout
 from snncompile.ir.signals import grid
 from snncompile.ir.store import save
-from snncompile.run import integer, reference
+from snncompile.run import integer, parts, reference
 from snncompile.run.bounds import FLOAT32, FLOAT64, bounds
 from snncompile.run.cpu import Simulator
 from snncompile.run.trace import Array, Trace, first_divergence
@@ -84,8 +84,16 @@ class Ladder:
         return reference.run(self.compiled.levels["folded"], self.stimulus, forced=self._top.spikes)
 
     @cached_property
-    def _fixed_free(self) -> Trace:
+    def _fixed_parts(self) -> Trace:
         return integer.run(self.compiled.levels["fixed"], self.integers, self.compiled.target)
+
+    @cached_property
+    def _fixed_free(self) -> Trace:
+        return self._merged(self._fixed_parts)
+
+    def _merged(self, trace: Trace) -> Trace:
+        """A trace of a level below ``folded``, populations that were split for the machine in one piece."""
+        return parts.merged(self.compiled.levels["placed"], trace)
 
     def read(self) -> Rung:
         """Rung 1: the graph against torch."""
@@ -132,9 +140,11 @@ class Ladder:
         equality.
         """
         graph, target = self.compiled.levels["fixed"], self.compiled.target
-        forced = integer.run(graph, self.integers, target, forced=self._top.spikes)
-        different = {name: int((self._folded.spikes[name] != forced.spikes[name]).sum()) for name in forced.spikes}
-        sizes = {name: array.size for name, array in forced.spikes.items()}
+        own = parts.divided(graph, self._top.spikes)
+        forced = parts.merged(graph, integer.run(graph, self.integers, target, forced=own))
+        above = self._folded.spikes  # what legalise adds (a population for a maximum) has nothing above it
+        different = {name: int((above[name] != forced.spikes[name]).sum()) for name in above}
+        sizes = {name: array.size for name, array in above.items()}
         distance = {name: different[name] / sizes[name] for name in different}
         note = f"{sum(different.values()) / max(1, sum(sizes.values())):.3%} of spikes differ layer by layer"
         clipped = sum(self._clipped(name) for name in self.stimulus)
@@ -166,18 +176,24 @@ class Ladder:
         here = integer.run(graph, self.integers, target, stream=stream)
         how = "one stream" if stream else "sample by sample"
         return self._equal(
-            4, "timed", "integer", "fixed", here, self._fixed_free, f"{how}, latency {here.meta['latency']}"
+            4,
+            "timed",
+            "integer",
+            "fixed",
+            self._merged(here),
+            self._fixed_free,
+            f"{how}, latency {here.meta['latency']}",
         )
 
     def fast(self) -> Rung:
         """Rung 5: the fast interpreter on the placed program."""
         here = Simulator(self.compiled.levels["placed"], self.compiled.target).run(self.integers)
-        return self._equal(5, "placed", "cpu", "timed", here, self._fixed_free, "")
+        return self._equal(5, "placed", "cpu", "timed", self._merged(here), self._fixed_free, "")
 
     def device(self, log: Callable[[str], None] = lambda line: None) -> Rung:
         """Rung 6: real Lava."""
         here, meta = self.on_device(log)
-        seen = after_reset(self.compiled.levels["fixed"], self._fixed_free)  # all that a machine shows
+        seen = self._merged(after_reset(self.compiled.levels["fixed"], self._fixed_parts))  # all that a machine shows
         versions = meta.get("versions", {})
         note = f"lava-nc {versions.get('lava', '?')}, {meta.get('machine_steps', '?')} machine steps"
         return self._equal(6, "device", "Lava", "timed", here, seen, note)
@@ -186,7 +202,8 @@ class Ladder:
         """The program on real Lava, and what Lava said of the run."""
         with tempfile.TemporaryDirectory(prefix="snncompile-") as name:
             save(self.compiled.program, Path(name))
-            return run_on_lava(Path(name), self.integers, log)
+            trace, meta = run_on_lava(Path(name), self.integers, log)
+        return self._merged(trace), meta
 
     def _equal(self, number: int, level: str, run_by: str, against: str, here: Trace, above: Trace, note: str) -> Rung:
         """A rung that admits no difference at all, in spikes and potentials."""
@@ -197,7 +214,7 @@ class Ladder:
         pairs = [(above.spikes[name], here.spikes[name]) for name in above.spikes]
         pairs += [(above.potentials[name], here.potentials[name]) for name in above.potentials]
         compared = sum(one.size for one, _ in pairs)
-        found = first_divergence(above, here, graph.order)
+        found = first_divergence(above, here, parts.names(graph))
         if found is None:
             return Rung(number, level, run_by, against, "bit-equal", compared, 0, note)
         wrong = sum(int((one != other).sum()) for one, other in pairs)

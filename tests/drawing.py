@@ -41,6 +41,7 @@ class Drawing:
     nodes: dict[str, Op] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    rich: bool = False
 
     def __post_init__(self) -> None:
         self.numbers = np.random.default_rng(self.source.randint(0, 2**32 - 1))

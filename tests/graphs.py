@@ -206,12 +206,13 @@ def union(cases: list[Case]) -> Case:
 # --- reals, of numbers that add and multiply without rounding ---------------------------------------------------------
 
 
-def read_case(source: Random, *, plain: bool = False) -> Case:
+def read_case(source: Random, *, plain: bool = False, rich: bool = False) -> Case:
     """A network of level ``read`` whose numbers are all small multiples of powers of two, so that float64 is exact.
 
-    ``plain`` keeps to neurons that Loihi has: no synaptic current's bias, reset to zero, no rest, no amplitude.
+    ``plain`` keeps to neurons that Loihi has: no synaptic current's bias, reset to zero, no rest, no amplitude;
+    ``rich`` adds what is rewritten for it: parameters that differ from channel to channel, maxima over spikes.
     """
-    draw = Drawing(source)
+    draw = Drawing(source, rich=rich)
     steps, samples = source.randint(1, 4), source.randint(1, 3)
     shape = draw.pick((4,), (2, 4, 4), (1, 5, 5), (3, 6, 6), (2, 7))
     signal = draw.pick(Analog(), Spike())
@@ -239,6 +240,8 @@ def _read_layer(draw: Drawing, index: int, earlier: list[str], plain: bool) -> s
     """[pool] weights [norm] [pool] neuron, and what skips to it."""
     name = f"n{index}"
     start = earlier[-1] if not draw.maybe(4) else draw.pick(*earlier)
+    if draw.rich and isinstance(draw.nodes[start], Neuron) and draw.maybe(2):
+        start = _pooled(draw, f"{name}_max", start, "max")
     at = _pooled(draw, f"{name}_pool", start) if draw.maybe(3) else start
     if at == start or not draw.maybe(4):  # a pool may also end in neurons, and follow weights
         at = _weights(draw, name, at)
@@ -256,13 +259,13 @@ def _read_layer(draw: Drawing, index: int, earlier: list[str], plain: bool) -> s
     return name
 
 
-def _pooled(draw: Drawing, name: str, source: str) -> str:
+def _pooled(draw: Drawing, name: str, source: str, kind: str = "") -> str:
     axes = len(draw.shapes[source]) - 1
     if not axes:
         return source
     kernel = tuple(draw.pick(2, 2, 1) for _ in range(axes))
     pad = tuple(draw.pick(0, 0, 1) if k == 2 else 0 for k in kernel)
-    op = Pool(draw.pick("mean", "mean", "sum"), kernel, tuple(draw.pick(2, 1, 3) for _ in range(axes)), pad)
+    op = Pool(kind or draw.pick("mean", "mean", "sum"), kernel, tuple(draw.pick(2, 1, 3) for _ in range(axes)), pad)
     return draw.add(name, op, source) if fits(op, draw.shapes[source]) else source
 
 
@@ -314,9 +317,10 @@ def _skip(draw: Drawing, name: str, source: str, shape: Shape) -> str | None:
 
 def _read_neuron(draw: Drawing, shape: Shape, plain: bool) -> Neuron:
     channel = (shape[0], *(1,) * (len(shape) - 1))
+    apart = draw.rich and draw.maybe(2)
     common = {
-        "beta": draw.pick(0.0, 0.5, 0.25),
-        "threshold": draw.pick(1.0, 0.5, 0.25),
+        "beta": draw.numbers.choice([0.0, 0.5], channel) if apart and draw.maybe(3) else draw.pick(0.0, 0.5, 0.25),
+        "threshold": draw.numbers.choice([1.0, 0.5], channel) if apart else draw.pick(1.0, 0.5, 0.25),
         "fires": draw.pick(">", ">="),
         "bias": _dyadic(draw, *channel) if draw.maybe(3) else 0.0,
     }
@@ -341,5 +345,5 @@ def fixed_cases(*, delays: bool = False) -> st.SearchStrategy[Case]:
     return st.randoms(use_true_random=False).map(lambda source: fixed_case(source, delays=delays))
 
 
-def read_cases(*, plain: bool = False) -> st.SearchStrategy[Case]:
-    return st.randoms(use_true_random=False).map(lambda source: read_case(source, plain=plain))
+def read_cases(*, plain: bool = False, rich: bool = False) -> st.SearchStrategy[Case]:
+    return st.randoms(use_true_random=False).map(lambda source: read_case(source, plain=plain, rich=rich))

@@ -100,7 +100,7 @@ class Trained:
         calibration = data_of(self.recipe, spec, options.data_root) if spec else self.sample
         stimulus = shown(self.graph, calibration.x, self.steps)
         reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
-        return compile_graph(self.graph, target, reals, log)
+        return compile_graph(self.graph, target, reals, log, per_channel=options.per_channel)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, shown
 from snncompile.errors import ReadError, ToolError
 from snncompile.ir.ops import Readout
+from snncompile.run.parts import merged
 from snncompile.run.trace import Trace
 from snncompile.verify import answers
 
@@ -34,11 +35,12 @@ def run(options: argparse.Namespace) -> int:
     program = model.program
     stimulus = encoded(program.graph, shown(program.graph, data.x, program.steps))
     found = lava.run(model.path, stimulus, potentials=bool(options.trace), timeout=options.timeout, log=log)
-    trace = Trace(
+    shown_by_lava = Trace(
         {key[:-2]: array.astype(bool) for key, array in found.arrays.items() if key.endswith(".s")},
         {key[:-2]: array for key, array in found.arrays.items() if key.endswith(".v")},
         {**found.meta, "potential": "after reset"},
     )
+    trace = merged(program.graph, shown_by_lava)
     if options.trace:
         trace.save(Path(options.trace))
     summary: dict[str, object] = {

@@ -11,9 +11,10 @@ import numpy as np
 from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, shown
-from snncompile.ir.ops import Neuron, Readout
+from snncompile.ir.ops import Readout
 from snncompile.report.table import table
 from snncompile.run.cpu import Simulator
+from snncompile.run.parts import merged, wholes
 from snncompile.run.trace import Array, Trace
 from snncompile.train.progress import Progress
 from snncompile.verify import answers
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         program, target = compiled.program, compiled.target
     graph, steps = program.graph, program.steps
     simulator = Simulator(graph, target)
-    neurons, readouts = graph.names(Neuron), graph.names(Readout)
+    readouts, neurons = graph.names(Readout), wholes(graph)
     counts = dict.fromkeys(neurons, 0)
     found: list[Array] = []
     kept: list[Trace] = []
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     with Progress(len(data.x)) as progress:
         for first in range(0, len(data.x), BATCH):
             part = data.x[first : first + BATCH]
-            trace = simulator.run(encoded(graph, shown(graph, part, steps)), keep=None if options.trace else readouts)
+            stimulus = encoded(graph, shown(graph, part, steps))
+            trace = merged(graph, simulator.run(stimulus, keep=None if options.trace else readouts))
             for name, spikes in trace.meta["spikes"].items():
                 counts[name] += spikes
             if len(readouts) == 1:
@@ -58,11 +60,9 @@ def run(options: argparse.Namespace) -> int:
     samples = len(data.x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
     rows, rates = [], {}
-    for name in neurons:
-        op = graph.nodes[name]
-        assert isinstance(op, Neuron)
-        rates[name] = counts[name] / (samples * steps * int(np.prod(op.shape)))
-        rows.append([name, "x".join(map(str, op.shape)), f"{counts[name]:,}", f"{rates[name]:.2%}"])
+    for name, shape in neurons.items():
+        rates[name] = counts[name] / (samples * steps * int(np.prod(shape)))
+        rows.append([name, "x".join(map(str, shape)), f"{counts[name]:,}", f"{rates[name]:.2%}"])
     text = table(["population", "neurons", "spikes", "rate"], rows, right={2, 3})
     text += f"\n\n{samples} samples of {data.name}, {steps} steps each, in the integers of {target.name}"
     summary: dict[str, object] = {

@@ -117,6 +117,7 @@ def _ladder(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from snncompile.run import parts
     from snncompile.rungs import explain
 
     log = log_of(options)
@@ -130,7 +131,7 @@ def _compare(options: argparse.Namespace) -> int:
         log("only one of the two has " + ", ".join(alone))
     potentials = not (one.reals or other.reals)
     graph, target = one.graph or other.graph, one.target or other.target
-    order = list(graph.order) if graph is not None else list({**left.spikes, **left.potentials})
+    order = parts.names(graph) if graph is not None else list({**left.spikes, **left.potentials})
     found = first_divergence(left, right, order, potentials=potentials)
     shared = [name for name in left.spikes if name in right.spikes]
     wrong = {name: int((left.spikes[name] != right.spikes[name]).sum()) for name in shared}
@@ -179,6 +180,7 @@ def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
     from snncompile.compile import encoded, shown
     from snncompile.run import integer
     from snncompile.run.cpu import Simulator
+    from snncompile.run.parts import merged
     from snncompile.verify import run_on_lava
 
     program, target = bundle.program, bundle.target
@@ -193,13 +195,14 @@ def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
             trace = run_on_lava(bundle.path, stimulus, log)[0]
         case _:
             raise ReadError(f"a bundle has no level {level!r}", where=str(bundle.path), remedy="cpu, placed or lava")
-    return Played(trace, graph, target)
+    return Played(merged(graph, trace), graph, target)
 
 
 def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
     from snncompile.compile import encoded, fold, shown
     from snncompile.run import integer, reference
     from snncompile.run.cpu import Simulator
+    from snncompile.run.parts import merged
 
     if level not in LEVELS:
         raise ReadError(f"a checkpoint has no level {level!r}", where=str(model.path), remedy=", ".join(LEVELS))
@@ -220,4 +223,4 @@ def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Nam
     else:
         stream = compiled.program.stream and level != "fixed"
         trace = integer.run(graph, stimulus, compiled.target, stream=stream)
-    return Played(trace, graph, compiled.target)
+    return Played(merged(graph, trace), graph, compiled.target)

@@ -117,6 +117,19 @@ def parameters_are_integers(graph: Graph, _: Target | None) -> Iterator[str]:
                 yield f"{graph.label(name)}: its {what} is real"
 
 
+def parts_make_wholes(graph: Graph, _: Target | None) -> Iterator[str]:
+    """The parts of a population hold each of its channels once, and no node bears its name."""
+    found: dict[str, list[int]] = {}
+    for name, op in graph.nodes.items():
+        if isinstance(op, Neuron) and op.part is not None:
+            found.setdefault(op.part.of, []).extend(op.part.channels)
+            if len(op.part.channels) != op.shape[0]:
+                yield f"{graph.label(name)}: holds {op.shape[0]} channels, is said to hold {len(op.part.channels)}"
+    for whole, channels in found.items():
+        if sorted(channels) != list(range(len(channels))) or whole in graph.nodes:
+            yield f"{whole}: its parts hold the channels {sorted(channels)}"
+
+
 def synapses_are_single(graph: Graph, _: Target | None) -> Iterator[str]:
     """Between two populations stands one op with weights, of its own."""
     try:
@@ -188,7 +201,7 @@ def phases_agree(graph: Graph, _: Target | None) -> Iterator[str]:
 
 
 def populations_have_cores(graph: Graph, target: Target | None) -> Iterator[str]:
-    """The slices of a population hold each of its neurons once, on cores that the chip has."""
+    """The slices of a population hold each of its neurons once, on cores that the largest board has."""
     for name, op in graph.nodes.items():
         if isinstance(op, Neuron | Readout):
             position, block, held = 0, (0, 0), 0
@@ -197,7 +210,7 @@ def populations_have_cores(graph: Graph, target: Target | None) -> Iterator[str]
                     if slice_.channel != sum(block):
                         yield f"{graph.label(name)}: slice {slice_} begins at the wrong channel"
                     position, block = 0, (slice_.channel, slice_.channels)
-                if slice_.first != position or slice_.count < 1 or not 0 <= slice_.core < _sheet(target).chip_cores:
+                if slice_.first != position or slice_.count < 1 or not 0 <= slice_.core < _sheet(target).most_cores:
                     yield f"{graph.label(name)}: slice {slice_} is out of place"
                 position = slice_.first + slice_.count
                 held += slice_.count
@@ -214,7 +227,7 @@ def _sheet(target: Target | None) -> Target:
 RULES: dict[Level, tuple[Rule, ...]] = {
     "read": (it_has_ends, shapes_agree, parameters_are_finite),
     "folded": (norms_are_folded, means_are_sums, neurons_are_canonical),
-    "fixed": (parameters_are_integers, synapses_are_single, weights_fit, neurons_fit),
+    "fixed": (parameters_are_integers, parts_make_wholes, synapses_are_single, weights_fit, neurons_fit),
     "timed": (delays_fit, phases_agree),
     "placed": (populations_have_cores,),
 }

@@ -170,7 +170,9 @@ class Slice:
 
 @dataclass(frozen=True)
 class Part:
-    """These ``channels`` (entries of the first axis) of the population ``of`` of the network, which ``legalise`` split."""
+    """These ``channels`` (entries of the first axis) of the population ``of`` of the network, which ``legalise``
+    split.
+    """
 
     of: str
     channels: tuple[int, ...]

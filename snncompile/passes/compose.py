@@ -52,12 +52,12 @@ def compose(first: Linear, second: Linear, shape: Shape, middle: Shape | None = 
             rows = real(second.weight)
             return Dense(adjoint(first, rows.reshape(len(rows), *given), shape).reshape(len(rows), -1))
         case Dense(), Conv() | Pool():
-            return Dense(_matrix(as_conv(second, middle[0]), middle) @ real(first.weight))
+            return Dense(matrix(as_conv(second, middle[0]), middle) @ real(first.weight))
         case ((Conv() | Pool()), (Conv() | Pool())):
             one, two = as_conv(first, shape[0]), as_conv(second, middle[0])
             if zeros_agree(one, two, shape, middle):
                 return _convolved(one, two)
-            return Dense(_matrix(two, middle) @ _matrix(one, shape))
+            return Dense(matrix(two, middle) @ matrix(one, shape))
         case _:
             raise NotRepresentable(f"{first} before {second} has no common form", where="compose")
 
@@ -115,7 +115,7 @@ def _scale_rows(op: Op, factor: Reals, middle: Shape, shape: Shape) -> Dense | C
         case Conv():
             rows = _per_channel(factor, middle)
             if rows is None:
-                return Dense(_matrix(op, shape) * np.broadcast_to(factor, middle).reshape(-1, 1))
+                return Dense(matrix(op, shape) * np.broadcast_to(factor, middle).reshape(-1, 1))
             weight = real(op.weight) * rows.reshape(-1, *(1,) * (real(op.weight).ndim - 1))
             return Conv(weight, None, op.stride, op.padding, op.dilation, op.groups)
         case _:
@@ -130,7 +130,7 @@ def _scale_columns(op: Op, factor: Reals, shape: Shape) -> Dense | Conv:
         case Conv():
             columns = _per_channel(factor, shape)
             if columns is None:
-                return Dense(_matrix(op, shape) * np.broadcast_to(factor, shape).reshape(1, -1))
+                return Dense(matrix(op, shape) * np.broadcast_to(factor, shape).reshape(1, -1))
             out, inward, *kernel = op.weight.shape
             grouped = columns.reshape(op.groups, 1, inward, *(1,) * len(kernel))
             weight = real(op.weight).reshape(op.groups, out // op.groups, inward, *kernel) * grouped
@@ -204,7 +204,7 @@ def ungrouped(op: Conv) -> Reals:
     return whole
 
 
-def _matrix(op: Conv, shape: Shape) -> Reals:
+def matrix(op: Conv, shape: Shape) -> Reals:
     """A convolution over a signal of ``shape`` as the matrix it is. Raises ``NotRepresentable`` where that is too
     large.
     """

@@ -1,9 +1,15 @@
 """What the machine lacks is rewritten, or refused by name with the reason.
 
-Rewritten: a chain of linear ops between two populations becomes one synapse, and every pair of populations gets
-synapses of its own (a machine has no synapse that feeds another synapse, and shares none between populations). Exact
-but for float64 rounding. Refused, all at once: what the sheet says the machine's neurons, spikes and read-outs cannot
-do.
+Rewritten:
+
+* A chain of linear ops between two populations becomes one synapse, and every pair of populations gets synapses of its
+  own: a machine has no synapse that feeds another synapse, and shares none between populations.
+* A population whose parameters differ from channel to channel becomes one population for each group of channels that
+  agree (``split``).
+* A maximum over spikes becomes a population without memory that fires when any of its inputs does.
+
+Exact but for float64 rounding. Refused, all at once: what the sheet says the machine's neurons, spikes and read-outs
+cannot do.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from snncompile.errors import InternalError, NotRepresentable
+from snncompile.ir.connections import connections
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import (
     By,
@@ -37,11 +44,16 @@ from snncompile.ir.shapes import shape_of, shapes
 from snncompile.ir.signals import Spike
 from snncompile.passes import Passed
 from snncompile.passes.compose import Linear, as_conv, compose
+from snncompile.passes.split import by_parameters, by_range, split
 from snncompile.target import Target
 
 
-def legalise(graph: Graph, target: Target) -> Passed:
-    """Rewrite or refuse. Raises ``NotRepresentable`` with every fault found."""
+def legalise(graph: Graph, target: Target, *, per_channel: bool = False) -> Passed:
+    """Rewrite or refuse. Raises ``NotRepresentable`` with every fault found.
+
+    ``per_channel`` also splits populations by the range of their channels' weights, so that ``quantise`` can give each
+    a scale of its own: exact as well, and finer integers for more populations.
+    """
     faults = [f"{graph.label(name)}: {fault}" for name in graph.order for fault in _faults(graph, name, target)]
     if faults:
         raise NotRepresentable(
@@ -49,7 +61,27 @@ def legalise(graph: Graph, target: Target) -> Passed:
             where=target.name,
             remedy="train the network without it, or choose another target (`snncompile targets`)",
         )
-    return Passed(_single_synapses(graph))
+    for name in graph.names(Pool):
+        graph = _any_of(graph, name, target)
+    legal = _single_synapses(graph)
+    groups = {name: by_parameters(op) or () for name, op in legal.nodes.items() if isinstance(op, Neuron)}
+    notes = [
+        f"{name}: {len(each)} populations, one for each group of channels with equal parameters"
+        for name, each in groups.items()
+        if len(each) > 1
+    ]
+    legal = split(legal, groups)
+    if per_channel:
+        ranges = by_range(legal)
+        more = split(legal, ranges)
+        counts = [len(one.names(Neuron)) for one in (legal, more)]
+        wires = [len(connections(one)) for one in (legal, more)]
+        notes.append(
+            f"a scale for each range of channels: {counts[1]} populations instead of {counts[0]},"
+            f" {wires[1]} connections instead of {wires[0]}"
+        )
+        legal = more
+    return Passed(legal, tuple(notes))
 
 
 def _faults(graph: Graph, name: str, target: Target) -> list[str]:
@@ -59,8 +91,8 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
             return _neuron_faults(op, target)
         case Norm():
             return ["a norm that is not folded has no weights of its own"]
-        case Pool(kind="max"):
-            return ["a maximum over spikes is no sum of synapses"]
+        case Pool(kind="max") if _spikes_into(graph, name) is None:
+            return ["a maximum of anything but the spikes of one population is no sum of synapses"]
         case Readout(kind="last" | "weighted"):
             return [f"the read-out {op.kind!r} needs a decay that the machine's accumulator does not have"]
         case Dense() | Conv() if op.bias is not None:
@@ -87,9 +119,8 @@ def _neuron_faults(op: Neuron, target: Target) -> list[str]:
         faults.append(f"it starts from a potential other than zero ({target.cite('neuron.initial_potential')})")
     if op.fires != target.neuron.fires:
         faults.append(f"it fires at {op.fires}, the machine at {target.neuron.fires} ({target.cite('neuron.fires')})")
-    for what, value in (("threshold", op.threshold), ("alpha", op.alpha), ("beta", op.beta)):
-        if target.neuron.per == "population" and np.unique(real(value)).size > 1:
-            faults.append(f"its {what} differs inside the population ({target.cite('neuron.per')})")
+    if by_parameters(op) is None:
+        faults.append(f"its threshold, decay or reset differs inside a channel ({target.cite('neuron.per')})")
     if np.any(real(op.threshold) < target.threshold.least):
         least = f"{target.threshold.least} ({target.cite('threshold.least')})"
         faults.append(f"its threshold {np.min(real(op.threshold)):g} lies below {least}")
@@ -98,6 +129,62 @@ def _neuron_faults(op: Neuron, target: Target) -> list[str]:
     if np.any(real(op.beta) < 0) or np.any(real(op.beta) > 1):
         faults.append("beta must lie in [0, 1]")
     return faults
+
+
+@dataclass(frozen=True)
+class _Spikes:
+    """What a maximum is taken over: the spikes of ``source``, ``delay`` steps late.
+
+    ``sent``: what a spike is worth where it leaves the source; ``worth``: where it meets the maximum.
+    """
+
+    source: str
+    delay: int
+    sent: float
+    worth: float
+
+
+def _spikes_into(graph: Graph, name: str) -> _Spikes | None:
+    """The spikes that a maximum is taken over; None where it is over something else."""
+    factor, delay = 1.0, 0
+    while True:
+        arriving = graph.into(name)
+        if len(arriving) != 1:
+            return None
+        name, delay = arriving[0].source, delay + arriving[0].delay
+        match graph.nodes[name]:
+            case Neuron():
+                return _Spikes(name, delay, 1.0, factor)
+            case Input(signal=Spike(amplitude)) if amplitude > 0:
+                return _Spikes(name, delay, amplitude, factor * amplitude)
+            case Pool(kind="max"):
+                inner = _spikes_into(graph, name)
+                return inner and _Spikes(name, delay, inner.worth, factor * inner.worth)
+            case Scale(factor=scale) if np.unique(real(scale)).size == 1 and real(scale).flat[0] > 0:
+                factor *= float(real(scale).flat[0])  # max(a s) = a max(s)
+            case _:
+                return None
+
+
+def _any_of(graph: Graph, name: str, target: Target) -> Graph:
+    """A maximum over spikes as a population that fires when any of its inputs does, and keeps nothing.
+
+    A spike through a weight of 1 exceeds the threshold of 1/2 and the reset takes the potential back to zero, so there
+    is never anything to keep: the largest decay that the machine has is as good as a complete one.
+    """
+    op = graph.nodes[name]
+    if not isinstance(op, Pool) or op.kind != "max":
+        return graph
+    spikes = _spikes_into(graph, name)
+    assert spikes is not None
+    extent = shapes(graph)
+    ones = as_conv(Pool("sum", op.kernel, op.stride, op.padding), extent[spikes.source][0])
+    any_, behind = graph.fresh(f"{name}_any"), graph.fresh(f"{name}_worth")
+    fires = Neuron(extent[name], beta=number(1.0 - 2.0**-target.decay.bits), threshold=number(0.5 * spikes.sent))
+    kept = [edge for edge in graph.edges if name not in (edge.source, edge.target)]
+    after = [Edge(behind, edge.target, edge.delay) for edge in graph.out_of(name)]
+    edges = [*kept, Edge(spikes.source, any_, spikes.delay), Edge(any_, name), Edge(name, behind), *after]
+    return graph.edit({name: fires, any_: ones, behind: Scale(number(spikes.worth))}, edges)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from snncompile.ir.connections import connections
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import By, Conv, Dense, Flatten, Input, Neuron, Norm, Op, Output, Pool, Readout, Scale, To
 from snncompile.ir.shapes import shapes
-from snncompile.ir.signals import Analog, Spike
+from snncompile.ir.signals import Analog, Count, Spike
 from snncompile.ir.text import from_text, same, to_text
 from snncompile.passes.legalise import legalise
 from snncompile.run import reference
@@ -105,6 +105,7 @@ def chain(*ops: Op, shape: tuple[int, ...] = (2,), signal: Any = None) -> Graph:
 
 
 EYE = Dense(np.eye(2))
+MAX = Pool("max", (2,), (2,), (0,))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +115,12 @@ EYE = Dense(np.eye(2))
         (chain(EYE, Neuron((2,), reset=To(0.5))), r"reset is to another value than zero \(targets/loihi.toml:\d+"),
         (chain(EYE, Neuron((2,), initial=0.5)), r"starts from a potential other than zero \(targets/loihi.toml:\d+"),
         (chain(EYE, Neuron((2,), fires=">=")), r"it fires at >=, the machine at > \(targets/loihi.toml:\d+"),
-        (chain(EYE, Neuron((2,), threshold=[1.0, 2.0])), r"its threshold differs inside the population \(targets/"),
-        (chain(EYE, Neuron((2,), beta=[0.5, 0.25])), r"its beta differs inside the population"),
+        (chain(EYE, Flatten((1, 2)), Neuron((1, 2), threshold=[1.0, 2.0])), r"differs inside a channel \(targets/"),
         (chain(EYE, Neuron((2,), threshold=-1.0)), r"its threshold -1 lies below 0 \(targets/loihi.toml:\d+"),
         (chain(EYE, Neuron((2,), alpha=0.0)), r"alpha must lie in \(0, 1\]"),
         (chain(EYE, Neuron((2,), beta=1.5)), r"beta must lie in \[0, 1\]"),
-        (chain(Pool("max", (2,), (2,), (0,)), Neuron((2, 1)), shape=(2, 2)), r"op0 \(Pool\): a maximum over spikes"),
+        (chain(MAX, Neuron((2, 1)), shape=(2, 2), signal=Analog()), r"op0 \(Pool\): a maximum of anything but"),
+        (chain(MAX, Neuron((2, 1)), shape=(2, 2), signal=Count(2)), r"op0 \(Pool\): a maximum of anything but"),
         (chain(Norm(0.0, 1.0, 1.0, 0.0), Neuron((2,))), r"op0 \(Norm\): a norm that is not folded"),
         (chain(EYE, Readout((2,), "last", decay=0.0)), r"the read-out 'last' needs a decay"),
         (chain(Dense(np.eye(2), [1.0, 2.0]), Neuron((2,))), r"op0 \(Dense\): its bias is not constant"),
