@@ -137,6 +137,19 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class QuantiseSettings:
+    """Training in a target's integers, after the training in reals: ``epochs`` of ``samples`` each (0: all).
+
+    ``learning_rate`` is in shares of the machine's largest weight; ``target`` a name of the catalogue or a sheet.
+    """
+
+    target: str
+    epochs: int = 1
+    learning_rate: float = 0.0003
+    samples: int = 0
+
+
+@dataclass(frozen=True)
 class Published:
     """The figure somebody published, which this recipe can be held against; None where nobody published one."""
 
@@ -162,6 +175,7 @@ class Recipe:
     training: TrainingSettings
     data: DataSettings
     published: Published | None = None
+    quantise: QuantiseSettings | None = None
     bias: bool = True
     dense_norm: bool = True
 
@@ -194,6 +208,8 @@ class Recipe:
             "training": asdict(self.training),
             "data": {key: value for key, value in data.items() if value != []},
         }
+        if self.quantise:
+            tables["quantise"] = asdict(self.quantise)
         if self.published:
             unavailable = {"status": "unavailable", "source": self.published.source}
             accuracy = unavailable if self.published.accuracy is None else self.published.accuracy
@@ -210,7 +226,7 @@ class Recipe:
 
 
 def _read(sheet: Sheet) -> Recipe:
-    sheet.known("", ("recipe", "network", "neuron", "tet", "training", "data", "published"))
+    sheet.known("", ("recipe", "network", "neuron", "tet", "training", "data", "published", "quantise"))
     sheet.known("recipe", ("name", "summary", "method", "source"))
     sheet.known("network", ("input", "architecture", "bias", "dense_norm"))
     sheet.known("tet", ("steps", "lambda", "phi"))
@@ -236,6 +252,7 @@ def _read(sheet: Sheet) -> Recipe:
         training=sheet.record("training", TrainingSettings),
         data=_data(sheet, shape),
         published=sheet.record("published", Published) if sheet.has("published") else None,
+        quantise=sheet.record("quantise", QuantiseSettings) if sheet.has("quantise") else None,
         bias=sheet.flag("network.bias") if sheet.has("network.bias") else True,
         dense_norm=sheet.flag("network.dense_norm") if sheet.has("network.dense_norm") else True,
     )
@@ -285,7 +302,7 @@ def _per_channel(sheet: Sheet, key: str, channels: int) -> tuple[float, ...]:
 def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
     """Every number inside its range, else SheetError."""
     neuron, tet, training = recipe.neuron, recipe.tet, recipe.training
-    rules = (
+    rules = [
         ("neuron.decay", 0.0 <= neuron.decay <= 1.0, "from 0 (no memory) to 1 (no leak)"),
         ("neuron.threshold", neuron.threshold > 0.0, "positive"),
         ("neuron.surrogate_width", neuron.surrogate_width > 0.0, "positive"),
@@ -296,7 +313,13 @@ def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
         ("training.learning_rate", 0.0 < training.learning_rate <= 100.0, "positive, and 100 at most"),
         ("training.seed", 0 <= training.seed < 2**32, "from 0 to 2^32 - 1"),
         ("training.evaluate_every", training.evaluate_every >= 1, "at least 1"),
-    )
+    ]
+    if (quantise := recipe.quantise) is not None:
+        rules += [
+            ("quantise.epochs", quantise.epochs >= 1, "at least 1"),
+            ("quantise.learning_rate", 0.0 < quantise.learning_rate <= 1.0, "positive, and 1 at most"),
+            ("quantise.samples", quantise.samples >= 0, "a number of samples, or 0 for all"),
+        ]
     for key, holds, wanted in rules:
         if not holds:
             raise sheet.error(key, "out of range", remedy=f"it must be {wanted}")
