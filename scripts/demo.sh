@@ -17,7 +17,7 @@ rm -rf "$out"
 mkdir "$out"
 step "Train with temporal efficient training" snncompile train models/digits-tet.toml -o "$out/ckpt.pt"
 step "Lower to Loihi and prove every step" \
-    snncompile export "$out/ckpt.pt" --target loihi -o "$out/loihi" --data digits:test:32
+    snncompile export "$out/ckpt.pt" --target loihi -o "$out/loihi" --data digits:test
 if [ -z "${SNNCOMPILE_NO_LAVA:-}" ]; then
     step "Run the bundle on Lava" snncompile run "$out/loihi" --data digits:test:32
 fi
