@@ -34,7 +34,7 @@ back  = Scale(factor={'mantissa': -3, 'exponent': -2}) <- lif1
 fc    = Dense(weight={'mantissa': [[2, -4, 6, 8]], 'exponent': 0}) <- flat
 out   = Readout(shape=[1]) <- fc
 end   = Output() <- out
-"""
+"""  # noqa: E501
 
 
 def golden() -> Graph:
