@@ -4,7 +4,8 @@ Layer after layer over all samples and steps at once, where ``integer`` goes ste
 known for all steps when its turn comes, because the graph has no loop. Weighted sums run in float32 or float64 matrix
 products, which are exact where the worst sum of any order stays below 2^24 or 2^53 (every partial sum is then an
 integer that the type holds); where the proof fails they run in int64. Logical delays are read off the phases, so a
-timed graph costs what a fixed one does. Graphs with loops run on ``integer`` itself.
+timed graph costs what a fixed one does. Graphs with loops, read-outs that feed populations and inputs beyond what they
+declare run on ``integer`` itself.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Simulator:
         flow: nx.DiGraph[str] = nx.DiGraph()
         flow.add_nodes_from(graph.names(Input, Neuron, Readout))
         flow.add_edges_from((c.source, c.target) for c in every)
-        self._loops = not nx.is_directed_acyclic_graph(flow)
-        self._order = [] if self._loops else list(nx.topological_sort(flow))
+        read_out = any(isinstance(graph.nodes[c.source], Readout) for c in every)
+        self._stepwise = read_out or not nx.is_directed_acyclic_graph(flow)
+        self._order = [] if self._stepwise else list(nx.topological_sort(flow))
         self._fired: Counter[str] = Counter()
         self._lines: dict[str, list[_Line]] = {name: [] for name in flow}
         for connection in every:
@@ -81,7 +83,7 @@ class Simulator:
         """
         samples, steps = check_stimulus(self.graph, stimulus)
         kept = set(self.graph.names(Neuron, Readout)) if keep is None else set(keep)
-        if self._loops:
+        if self._stepwise or not all(self._declared(name, values) for name, values in stimulus.items()):
             whole = integer.run(self.graph, stimulus, self.target)
             return Trace(
                 {name: array for name, array in whole.spikes.items() if name in kept},
@@ -107,6 +109,13 @@ class Simulator:
             {name: np.concatenate(parts) for name, parts in potentials.items() if parts},
             meta,
         )
+
+    def _declared(self, name: str, values: Array) -> bool:
+        """Whether an input carries the integers that its signal declares: the proof of exact sums rests on them."""
+        op = self.graph.nodes[name]
+        assert isinstance(op, Input)
+        _, least, most = grid(op.signal)
+        return values.dtype.kind in "biu" and bool(least <= values.min() and values.max() <= most)
 
     def _batch(
         self,
