@@ -68,7 +68,7 @@ def choose_unit(
     wanted = [_currents(item, item.real_weight, item.values[:part], op.shape) for item in incoming]
     best: Candidate | None = None
     reason = ""
-    own = _own_unit(incoming, target, theta)
+    own = _own_units(op, incoming, target, theta)
     for unit in [*own, *_units(op, incoming, target, theta)]:
         weights = [integer_weights(item, unit, target) for item in incoming]
         bias = fixed_bias(real(op.bias) / unit, target)
@@ -150,10 +150,12 @@ def _units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta
     return [theta / int(count) for count in np.unique(steps)]
 
 
-def _own_unit(incoming: list[Incoming], target: Target, theta: float) -> list[float]:
-    """The unit of a network that was made of the machine's integers: the largest that weights and threshold are whole
-    numbers of, if there is one.
+def _own_units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta: float) -> list[float]:
+    """The units of a network that was made of the machine's integers: the largest that weights, threshold and biases
+    are whole numbers of, then the largest that weights and threshold are, where there are such.
     """
+    found: list[float] = []
+    bias = np.unique(real(op.bias))
     values = [replace(item, synapse=Scale(np.unique(item.real_weight))) for item in incoming]
     largest = max((float(np.abs(item.real_weight).max(initial=0.0)) * item.unit for item in incoming), default=0.0)
     for levels in range(1, -target.weight.least // target.weight.step + 1) if largest else ():
@@ -161,9 +163,12 @@ def _own_unit(incoming: list[Incoming], target: Target, theta: float) -> list[fl
         if abs(theta / unit - round(theta / unit)) > ON_GRID or theta / unit > target.threshold.most:
             continue
         off = [np.abs(integer_weights(item, unit, target) * unit - item.real_weight * item.unit) for item in values]
-        if max(float(array.max(initial=0.0)) for array in off) <= ON_GRID * unit:
-            return [unit]
-    return []
+        if max(float(array.max(initial=0.0)) for array in off) > ON_GRID * unit:
+            continue
+        if np.abs(bias / unit - np.rint(bias / unit)).max() <= ON_GRID:
+            return [unit, *found]
+        found = found or [unit]
+    return found
 
 
 def _threshold(op: Neuron | Readout, theta: float, unit: float, whole: bool, target: Target) -> int:
