@@ -11,6 +11,7 @@ from snncompile.report.document import Block, Heading, Paragraph, Table
 def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
     """What was exported, how it was proven, what quantisation cost, where it lies."""
     source = manifest["source"]
+    resets = sorted(manifest["resets"].items(), key=lambda item: (item[1]["offset"], item[0]))
     blocks: list[Block] = [
         Heading(f"{source['recipe']} on {manifest['target']['title']}", 1),
         Paragraph(
@@ -43,7 +44,7 @@ def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
         Heading("Resets"),
         Paragraph(
             "Every population is cleared at its own phase, at the start of each sample: "
-            + ", ".join(f"{name} at {plan['offset']}" for name, plan in manifest["resets"].items())
+            + ", ".join(f"{name} at {plan['offset']}" for name, plan in resets)
             + f" (machine steps counted from 1), then every {manifest['steps']} steps."
         ),
     ]
