@@ -158,10 +158,10 @@ def test_a_loss_that_is_no_number_stops_the_training(small, tmp_path: Path) -> N
 
 
 def test_cosine_ends_at_zero(small) -> None:
-    recipe = small()
-    assert learning_rate(recipe, 0, 10) == 0.01
-    assert learning_rate(recipe, 5, 10) == pytest.approx(0.005)
-    assert learning_rate(recipe, 10, 10) == pytest.approx(0.0)
+    settings = small().training
+    assert learning_rate(settings, 0, 10) == 0.01
+    assert learning_rate(settings, 5, 10) == pytest.approx(0.005)
+    assert learning_rate(settings, 10, 10) == pytest.approx(0.0)
 
 
 def test_digits_are_learned(tmp_path: Path) -> None:
