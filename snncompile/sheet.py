@@ -78,7 +78,7 @@ def find(kind: Kind, name_or_path: str) -> Path:
     raise SheetError(
         f"no such sheet in {kind}/",
         where=name_or_path or "(empty name)",
-        remedy=_suggestion(name_or_path, names(kind)) + ", or give the path of a .toml file",
+        remedy=suggestion(name_or_path, names(kind)) + ", or give the path of a .toml file",
     )
 
 
@@ -200,7 +200,7 @@ class Sheet:
         for name in self.table(table):
             if name not in allowed:
                 key = f"{table}.{name}" if table else name
-                raise self.error(key, "unknown key", remedy=_suggestion(name, allowed))
+                raise self.error(key, "unknown key", remedy=suggestion(name, allowed))
 
     # Where things stand
 
@@ -264,7 +264,7 @@ class Sheet:
     def _check_figure(self, key: str, figure: Mapping[str, object]) -> None:
         for name in figure:
             if name not in FIGURE_KEYS:
-                raise self.error(f"{key}.{name}", "unknown key", remedy=_suggestion(name, FIGURE_KEYS))
+                raise self.error(f"{key}.{name}", "unknown key", remedy=suggestion(name, FIGURE_KEYS))
         if ("value" in figure) == ("status" in figure):
             raise self.error(key, "a figure has either a value or a status")
         if figure.get("status", "unavailable") != "unavailable":
@@ -296,7 +296,7 @@ def _listed(options: Iterable[str]) -> str:
     return ", ".join(options) or "nothing"
 
 
-def _suggestion(name: str, options: Iterable[str]) -> str:
+def suggestion(name: str, options: Iterable[str]) -> str:
     """``did you mean loihi?``, or all options when none is close."""
     choices = list(options)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.6)

@@ -106,6 +106,16 @@ class Core:
     axons_in: int
     axons_out: int
     groups: int
+    kernel_axons: Literal["layer", "position"] = "position"
+    """What a core that holds a tile of a convolution spends an incoming axon on."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board of the sheet and how many chips it carries."""
+
+    name: str
+    chips: int
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,8 @@ class Target:
     delay: Delay
     core: Core
     chip_cores: int
+    boards: tuple[Board, ...]
+    """Smallest first; empty: a single chip."""
     energy: Energy
     sheet: Sheet = field(repr=False, compare=False)
 
@@ -172,6 +184,7 @@ class Target:
             delay=sheet.record("delay", Delay),
             core=sheet.record("core", Core),
             chip_cores=sheet.record("chip", _Chip).cores,
+            boards=_boards(sheet),
             energy=sheet.record("energy", Energy),
             sheet=sheet,
         )
@@ -181,6 +194,18 @@ class Target:
     def cite(self, key: str) -> str:
         """File, line and key of a figure: ``targets/loihi.toml:41, core.neurons``."""
         return self.sheet.cite(key)
+
+    def on_board(self, name: str) -> Target:
+        """The machine as one of its boards alone. Raises ``SheetError`` where the sheet has no such board."""
+        known = [board.name for board in self.boards]
+        if name not in known:
+            raise self.sheet.error("boards", f"no board {name!r}", remedy=sheets.suggestion(name, known))
+        return dataclasses.replace(self, boards=tuple(board for board in self.boards if board.name == name))
+
+    @property
+    def most_cores(self) -> int:
+        """Cores of the largest board."""
+        return self.chip_cores * max((board.chips for board in self.boards), default=1)
 
 
 @dataclass(frozen=True)
@@ -258,7 +283,7 @@ class _Prices:
 
 _TABLES = (
     *("target", "weight", "sum", "current", "potential", "decay", "threshold", "bias"),
-    *("neuron", "spike", "synapse", "delay", "core", "chip", "energy"),
+    *("neuron", "spike", "synapse", "delay", "core", "chip", "boards", "energy"),
 )
 
 _POSITIVE = (
@@ -270,6 +295,17 @@ _NOT_NEGATIVE = (
     *("potential.fraction_bits", "bias.exponent_most", "synapse.latency"),
     *("delay.dense", "delay.one_to_one", "delay.convolution"),
 )
+
+
+def _boards(sheet: Sheet) -> tuple[Board, ...]:
+    """The boards of a sheet, smallest first; a sheet need not have any."""
+    if not sheet.has("boards"):
+        return ()
+    found = [Board(name, sheet.integer(f"boards.{name}")) for name in sheet.table("boards")]
+    for board in found:
+        if board.chips < 1:
+            raise sheet.error(f"boards.{board.name}", f"must be positive, is {board.chips}")
+    return tuple(sorted(found, key=lambda board: board.chips))
 
 
 def _check(target: Target) -> None:

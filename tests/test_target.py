@@ -12,6 +12,7 @@ from snncompile import sheet as sheets
 from snncompile.errors import SheetError
 from snncompile.target import (
     Bias,
+    Board,
     Core,
     CostModel,
     Current,
@@ -77,8 +78,10 @@ def test_loihi() -> None:
     assert loihi.synapse_latency == 1
     assert loihi.delay == Delay(dense=62, one_to_one=62, convolution=0)
     assert loihi.core == Core(
-        neurons=4095, synaptic_words=12000, word_bits=64, axons_in=16000, axons_out=16000, groups=8
+        4095, synaptic_words=12000, word_bits=64, axons_in=16000, axons_out=16000, groups=8, kernel_axons="layer"
     )
+    assert loihi.boards == (Board("oheo-gulch", 1), Board("kapoho-point", 8), Board("hala-point", 1152))
+    assert loihi.most_cores == 120 * 1152
     assert loihi.chip_cores == 120
     assert loihi.energy == Energy(None, None, None, None, None, None)
 
@@ -92,8 +95,9 @@ def test_loihi1_differs_where_the_chip_does() -> None:
     assert (loihi1.spike.input_bits, loihi1.spike.graded) == (1, False)
     assert loihi1.delay == Delay(dense=6, one_to_one=6, convolution=0)
     assert loihi1.core == Core(
-        neurons=1024, synaptic_words=16384, word_bits=64, axons_in=4096, axons_out=4096, groups=8
+        1024, synaptic_words=16384, word_bits=64, axons_in=4096, axons_out=4096, groups=8, kernel_axons="position"
     )
+    assert loihi1.boards == (Board("kapoho-bay", 2), Board("nahuku", 32), Board("pohoiki-springs", 768))
     assert loihi1.chip_cores == 128
     assert loihi1.energy == Energy(23.6, 81.0, 52.0, 1.7, 3.0, 4.0)
     assert loihi1.sheet.figure("energy.synaptic_operation").basis == "pre-silicon simulation"
@@ -145,6 +149,7 @@ def test_a_chip_of_ones_own(mychip: Path) -> None:
         ("value = 254", "value = 255", "weight.step: does not lead from weight.least to weight.most"),
         ("value = -4096", "value = 4096", "bias.mantissa_most: must not be below bias.mantissa_least"),
         ('name = "loihi"\n', "", r"mychip\.toml:\d+, target\.name: missing key"),
+        ('value = 8, unit = "chips"', 'value = 0, unit = "chips"', "boards.kapoho-point: must be positive, is 0"),
         ("\n[chip]", "\nspare = 3\n\n[chip]", "core.spare: a figure without a source"),
     ],
 )
@@ -158,6 +163,19 @@ def test_target_refuses(mychip: Path, old: str, new: str, message: str) -> None:
         Target.load("./mychip.toml")
 
 
+def test_a_board_by_name(mychip: Path) -> None:
+    loihi = Target.load("loihi")
+    assert loihi.on_board("kapoho-point").boards == (Board("kapoho-point", 8),)
+    assert loihi.on_board("kapoho-point").most_cores == 960
+    with pytest.raises(SheetError, match=r"loihi\.toml:\d+, boards: no board 'kapoho'; did you mean kapoho-point"):
+        loihi.on_board("kapoho")
+    text = mychip.read_text()
+    mychip.write_text(text[: text.index("[boards]")] + text[text.index("[energy]") :])
+    alone = Target.load("./mychip.toml")
+    assert alone.boards == ()
+    assert alone.most_cores == 120
+
+
 def test_a_figure_without_source_is_refused_whatever_the_key(mychip: Path) -> None:
     lines = mychip.read_text().splitlines()
     tried = 0
@@ -169,7 +187,7 @@ def test_a_figure_without_source_is_refused_whatever_the_key(mychip: Path) -> No
         mychip.write_text("\n".join([*lines[:number], stripped, *lines[number + 1 :]]))
         with pytest.raises(SheetError, match=rf"mychip\.toml:{number + 1}, \S+: a figure without a source"):
             Target.load("./mychip.toml")
-    assert tried == 40
+    assert tried == 44
 
 
 def test_a_machine_is_no_cost_model_and_the_other_way_round() -> None:
