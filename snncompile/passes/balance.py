@@ -11,8 +11,10 @@ a system of difference constraints (retiming: Leiserson and Saxe, "Retiming sync
 is the message. The graph keeps its meaning: an edge of delay D delivers the value of step t - D, and a population's
 sample starts at its phase.
 
-Where the machine has no delay on a connection, relay populations hold the spikes: LIF without memory that fires one
-step after each spike. A connection from an input needs neither: the host gives the same value again later.
+Where the machine has no delay on a connection, one of two things holds the spikes, whichever adds less, counted in
+neurons and synaptic words: a relay population (LIF without memory that repeats each spike; what waits for the same
+source as long shares it), or the convolution written out as the matrix it is, which has a delay. A connection from an
+input needs neither: the host gives the same value again later.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil, prod
 
 import networkx as nx
 import numpy as np
@@ -28,12 +31,15 @@ from snncompile.errors import LoopTooShort, NotRepresentable
 from snncompile.fixed import FixedPoint
 from snncompile.ir.connections import Connection, connections, populations, synapse_of
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Input, Neuron, Op, Output, Readout, Scale, Shape, To
+from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Op, Output, Readout, Scale, Synapse, To
 from snncompile.ir.shapes import shapes
 from snncompile.passes import Passed
+from snncompile.passes.compose import matrix
 from snncompile.run import integer
 from snncompile.run.steps import latency
 from snncompile.target import Target
+
+WEIGHT_BITS, INDEX_BITS = 8, 12  # of a synapse, as ``place`` counts them
 
 
 def balance(graph: Graph, target: Target, steps: int | None = None) -> Passed:
@@ -44,8 +50,7 @@ def balance(graph: Graph, target: Target, steps: int | None = None) -> Passed:
     """
     every = connections(graph)
     phases = _phases(graph, every, target)
-    timed = _relayed(graph, every, phases, target)
-    notes = [f"{name}: relays hold what the machine cannot delay" for name in timed.nodes if name not in graph.nodes]
+    timed, notes = _Holding(graph, phases, target).timed(every)
     if any(connection.delay for connection in every):
         _check_loops_stay_clean(timed, {c.synapse: c.delay for c in every}, target, steps)
         notes.append("signals cross from step to step: samples run one by one, each from a fresh state")
@@ -95,58 +100,124 @@ def _most(op: Op, target: Target) -> int:
     return target.delay.one_to_one if isinstance(op, Scale) else target.delay.dense
 
 
-def _relayed(graph: Graph, every: list[Connection], phases: Mapping[str, int], target: Target) -> Graph:
-    """The graph with phases on its populations, total delays on its connections, and relays where needed."""
-    extent = shapes(graph)
-    latency_ = target.synapse_latency
-    nodes: dict[str, Op] = {
-        name: replace(op, phase=phases[name]) if isinstance(op, Neuron | Readout) else op
-        for name, op in graph.nodes.items()
-    }
-    edges = [edge for edge in graph.edges if isinstance(graph.nodes[edge.target], Output)]
-    relays: dict[tuple[str, int], str] = {}
-    for connection in every:
-        total = phases[connection.target] - phases[connection.source] + connection.delay
-        source = connection.source
-        most = _most(synapse_of(graph, connection), target)
-        if not isinstance(graph.nodes[source], Input):
-            while total - latency_ > most:
-                hold = min(total - latency_, latency_ + target.delay.one_to_one if most else latency_)
-                if (source, hold) not in relays:
-                    relays[source, hold] = _relay(nodes, edges, source, extent[connection.source], hold, target)
-                source = relays[source, hold]
-                total -= hold
-        first, *rest = connection.edges
-        edges.append(Edge(source, first.target, total))
-        edges += [Edge(edge.source, edge.target) for edge in rest]
-    order = Graph(nodes, edges).order
-    return Graph({name: nodes[name] for name in order}, edges)
-
-
-def _relay(nodes: dict[str, Op], edges: list[Edge], source: str, shape: Shape, hold: int, target: Target) -> str:
-    """A population that repeats ``source`` ``hold`` steps later; its name.
-
-    Its neuron keeps nothing (both decays complete but for the last bit, which truncation drops) and a spike's weight
-    of 2 (or the sheet's step, where that is more) exceeds its threshold of 1, so it fires exactly when a spike arrives.
+class _Holding:
+    """The graph with phases on its populations and total delays on its connections, and what holds spikes on the way
+    where the machine's synapses cannot.
     """
-    name = f"{source}_relay{hold if hold > target.synapse_latency else ''}"
-    while name in nodes or f"{name}_in" in nodes:
-        name += "_"
-    bits, before = target.decay.bits, nodes[source]
-    assert isinstance(before, Neuron)
-    nodes[name] = Neuron(
-        shape,
-        alpha=FixedPoint.number(2**bits, -bits),
-        beta=FixedPoint.number(2**bits - 1, -bits),
-        threshold=FixedPoint.number(1),
-        bias=FixedPoint.number(0),
-        reset=To(FixedPoint.number(0)),
-        initial=FixedPoint.number(0),
-        phase=before.phase + hold,
-    )
-    nodes[f"{name}_in"] = Scale(FixedPoint.number(max(2, target.weight.step)))
-    edges += [Edge(source, f"{name}_in", hold), Edge(f"{name}_in", name)]
-    return name
+
+    def __init__(self, graph: Graph, phases: Mapping[str, int], target: Target) -> None:
+        self.graph, self.phases, self.target, self.extent = graph, phases, target, shapes(graph)
+        self.nodes: dict[str, Op] = {
+            name: replace(op, phase=phases[name]) if isinstance(op, Neuron | Readout) else op
+            for name, op in graph.nodes.items()
+        }
+        self.edges = [edge for edge in graph.edges if isinstance(graph.nodes[edge.target], Output)]
+        self.relays: dict[tuple[str, int], str] = {}
+        self.notes: list[str] = []
+
+    def timed(self, every: list[Connection]) -> tuple[Graph, list[str]]:
+        """The graph, and which way was chosen where."""
+        for connection in every:
+            self._connect(connection)
+        order = Graph(self.nodes, self.edges).order
+        return Graph({name: self.nodes[name] for name in order}, self.edges), self.notes
+
+    def _connect(self, connection: Connection) -> None:
+        total = self.phases[connection.target] - self.phases[connection.source] + connection.delay
+        source, op = connection.source, synapse_of(self.graph, connection)
+        extra, most = total - self.target.synapse_latency, _most(op, self.target)
+        rest = list(connection.edges[1:])
+        if not isinstance(self.graph.nodes[source], Input) and extra > most:
+            holds = self._holds(extra, most)
+            relayed, unrolled = self._relays_add(source, holds), self._matrix_adds(op, connection)
+            if isinstance(op, Conv) and extra <= self.target.delay.dense and unrolled < relayed:
+                rest = self._unrolled(op, connection)
+                told = f"written out as a matrix of {unrolled} words more, which delays; relays would add {relayed}"
+            else:
+                for hold in holds:
+                    source = self._relay(source, hold)
+                total -= sum(holds)
+                told = (
+                    f"{source} holds for {extra} steps what the machine cannot delay, for {relayed} neurons and words"
+                )
+                told += f"; a matrix would add {unrolled}" if isinstance(op, Conv) else ""
+            self.notes.append(f"{connection.synapse}: {told}")
+        self.edges.append(Edge(source, connection.synapse, total))
+        self.edges += [Edge(edge.source, edge.target) for edge in rest]
+
+    def _holds(self, extra: int, most: int) -> list[int]:
+        """How long each of a chain of relays holds, so that the synapse behind them can delay the rest."""
+        longest = self.target.synapse_latency + self.target.delay.one_to_one
+        holds = []
+        while extra > most:
+            holds.append(min(extra, longest))
+            extra -= holds[-1]
+        return holds
+
+    def _relays_add(self, source: str, holds: list[int]) -> int:
+        """Neurons and synaptic words of a chain of relays, those that are there already not counted."""
+        neurons, bits = prod(self.extent[source]), INDEX_BITS + WEIGHT_BITS
+        each = neurons + ceil(neurons * bits / self.target.core.word_bits)
+        at: str | None = source
+        total = 0
+        for hold in holds:
+            at = self.relays.get((at, hold)) if at is not None else None
+            total += 0 if at is not None else each
+        return total
+
+    def _matrix_adds(self, op: Synapse, connection: Connection) -> int:
+        """Synaptic words of a convolution as a matrix over those of its kernel."""
+        if not isinstance(op, Conv):
+            return 0
+        word = self.target.core.word_bits
+        before, after = (prod(self.extent[name]) for name in (connection.source, connection.target))
+        out, inward, *kernel = op.weight.shape
+        shared = inward * op.groups * prod(kernel) * (ceil(out / op.groups * WEIGHT_BITS / word) + 1)
+        return before * ceil(after * (INDEX_BITS + WEIGHT_BITS) / word) - shared
+
+    def _unrolled(self, op: Conv, connection: Connection) -> list[Edge]:
+        """The matrix in place of a convolution; the edges behind it."""
+        shape, there = self.extent[connection.source], self.extent[connection.target]
+        for edge in connection.edges[1:-1]:
+            del self.nodes[edge.target]  # a view of the map, which the matrix does not give
+        self.nodes[connection.synapse] = Dense(FixedPoint(matrix(op, shape).astype(np.int64)))
+        if len(there) == 1:
+            return [Edge(connection.synapse, connection.target)]
+        view = self._fresh(f"{connection.synapse}_form")
+        self.nodes[view] = Flatten(there)
+        return [Edge(connection.synapse, view), Edge(view, connection.target)]
+
+    def _fresh(self, name: str) -> str:
+        while name in self.nodes or f"{name}_in" in self.nodes:
+            name += "_"
+        return name
+
+    def _relay(self, source: str, hold: int) -> str:
+        """A population that repeats ``source`` ``hold`` steps later; its name.
+
+        Its neuron keeps nothing (both decays complete but for the last bit, which truncation drops) and a spike's
+        weight of 2 (or the sheet's step, where that is more) exceeds its threshold of 1, so it fires exactly when a
+        spike arrives.
+        """
+        if (source, hold) in self.relays:
+            return self.relays[source, hold]
+        name = self._fresh(f"{source}_relay{hold if hold > self.target.synapse_latency else ''}")
+        bits, before = self.target.decay.bits, self.nodes[source]
+        assert isinstance(before, Neuron)
+        self.nodes[name] = Neuron(
+            before.shape,
+            alpha=FixedPoint.number(2**bits, -bits),
+            beta=FixedPoint.number(2**bits - 1, -bits),
+            threshold=FixedPoint.number(1),
+            bias=FixedPoint.number(0),
+            reset=To(FixedPoint.number(0)),
+            initial=FixedPoint.number(0),
+            phase=before.phase + hold,
+        )
+        self.nodes[f"{name}_in"] = Scale(FixedPoint.number(max(2, self.target.weight.step)))
+        self.edges += [Edge(source, f"{name}_in", hold), Edge(f"{name}_in", name)]
+        self.relays[source, hold] = name
+        return name
 
 
 def _check_loops_stay_clean(timed: Graph, logical: Mapping[str, int], target: Target, steps: int | None) -> None:

@@ -13,7 +13,7 @@ from snncompile.errors import LoopTooShort, NotRepresentable
 from snncompile.fixed import FixedPoint
 from snncompile.ir.check import check
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Output, Readout, Scale, To
+from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Output, Readout, Scale, To
 from snncompile.ir.signals import Spike
 from snncompile.ir.text import to_text
 from snncompile.passes.balance import balance, streams
@@ -140,10 +140,54 @@ def conv_skips(depth: int, *names: str) -> Graph:
 def test_relays_hold_what_a_convolution_cannot_delay_and_are_shared() -> None:
     passed = balance(conv_skips(4, "skip1", "skip2"), LOIHI)
     relays = [name for name in passed.graph.names(Neuron) if "relay" in name]
+    assert relays == ["first_relay3"]
+    assert phase_of(passed.graph, "first_relay3") == 4
+    assert [edge.delay for edge in passed.graph.into("first_relay3_in")] == [3]
+    assert [edge.source for skip in ("skip1", "skip2") for edge in passed.graph.into(skip)] == relays * 2
+    assert [note.split("; ")[0] for note in passed.notes] == [
+        f"skip{index}: first_relay3 holds for 3 steps what the machine cannot delay, for {added} neurons and words"
+        for index, added in ((1, 6), (2, 0))
+    ]
+
+
+def test_without_programmable_delays_relays_follow_each_other() -> None:
+    chip = replace(LOIHI, delay=replace(LOIHI.delay, dense=0, one_to_one=0))
+    graph = conv_skips(4, "skip")
+    timed = balance(graph, chip).graph
+    relays = [name for name in timed.names(Neuron) if "relay" in name]
     assert relays == ["first_relay", "first_relay_relay", "first_relay_relay_relay"]
-    assert [phase_of(passed.graph, name) for name in relays] == [2, 3, 4]
-    assert [edge.source for skip in ("skip1", "skip2") for edge in passed.graph.into(skip)] == [relays[-1]] * 2
-    assert any("first_relay: relays hold" in note for note in passed.notes)
+    assert [phase_of(timed, name) for name in relays] == [2, 3, 4]
+    stimulus = {"x": np.random.default_rng(0).integers(0, 2, (3, 7, 1, 2, 2))}
+    expected = integer.run(graph, stimulus, chip)
+    assert parted(expected, integer.run(timed, stimulus, chip, stream=True), graph) is None
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_small_convolution_is_written_out_where_that_adds_less(flat: bool) -> None:
+    """From a map of 4 x 4 to one neuron: 16 words, where a relay would be 16 neurons and 5 words."""
+    nodes = {"x": Input((1, 4, 4), Spike()), "w0": one(4), "first": neuron(1, 4, 4, threshold=3)}
+    nodes |= {"w1": one(4), "second": neuron(1, 4, 4, threshold=3)}
+    nodes["end"] = neuron(*((1,) if flat else (1, 1, 1)), threshold=3)
+    weights = [FixedPoint(2 * np.random.default_rng(index).integers(-3, 6, (1, 1, 4, 4))) for index in range(2)]
+    nodes |= {"skip": Conv(weights[0]), "conv": Conv(weights[1]), "out": Output()}
+    edges = [Edge(a, b) for a, b in pairwise(["x", "w0", "first", "w1", "second", "conv"])]
+    edges += [Edge("first", "skip"), Edge("end", "out")]
+    for name in ("skip", "conv"):
+        if flat:
+            nodes[f"{name}_flat"] = Flatten()
+            edges += [Edge(name, f"{name}_flat"), Edge(f"{name}_flat", "end")]
+        else:
+            edges.append(Edge(name, "end"))
+    graph = Graph(nodes, edges)
+    passed = balance(graph, LOIHI)
+    check(passed.graph, "timed", LOIHI)
+    assert isinstance(passed.graph.nodes["skip"], Dense)
+    assert isinstance(passed.graph.nodes["conv"], Conv)
+    (note,) = passed.notes
+    assert note == "skip: written out as a matrix of -16 words more, which delays; relays would add 21"
+    stimulus = {"x": np.random.default_rng(5).integers(0, 2, (3, 7, 1, 4, 4))}
+    assert integer.run(graph, stimulus, LOIHI).spikes["end"].any()
+    agree(Case(graph, stimulus), passed.graph, stream=True)
 
 
 @pytest.mark.parametrize("depth", [2, 5])
