@@ -25,7 +25,7 @@ def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
     rungs = manifest["verification"]["rungs"]
     if rungs:
         samples, data = manifest["verification"]["samples"], manifest["verification"]["data"]
-        blocks.append(Paragraph(f"On {samples} samples of {data}; each level against the rung above it."))
+        blocks.append(Paragraph(f"On {data}, {samples} samples; each level against the rung above it."))
         blocks.append(_ladder(rungs))
     else:
         blocks.append(Paragraph("Not verified: exported with --no-verify."))

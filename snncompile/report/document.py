@@ -37,8 +37,9 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
 h1,h2{line-height:1.2}h2{margin-top:2rem}.scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
-.n{text-align:right;white-space:nowrap}
+th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top;white-space:nowrap}
+td:last-child:not(.n){white-space:normal;min-width:14rem}
+.n{text-align:right}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#e8e8e8}th,td{border-color:#444}}
 """
 

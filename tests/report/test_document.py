@@ -1,0 +1,152 @@
+"""Reports: Markdown and HTML that are well formed whatever is in them, and the bundle's report from its manifest."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from snncompile.report.bundle_report import bundle_report
+from snncompile.report.document import Block, Heading, Paragraph, Table, to_html, to_markdown
+from snncompile.report.table import table
+
+HOSTILE = '<script>alert(1)</script> a|b & "c"\n# d \''
+BLOCKS: list[Block] = [
+    Heading(HOSTILE, 1),
+    Paragraph(HOSTILE),
+    Table(["name", "number"], [[HOSTILE, "1"], ["plain", "22"]], {1}),
+]
+VOID = {"meta", "link", "br", "img"}
+
+
+class Checked(HTMLParser):
+    """Fails on a tag that is not closed where it should be; collects tags, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.values: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.values += [value or "" for _, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_is_well_formed_and_asks_nobody() -> None:
+    page = to_html(HOSTILE, BLOCKS)
+    found = Checked(page)
+    assert page.startswith("<!doctype html>\n")
+    assert set(found.tags) == {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "p",
+        "div",
+        "table",
+        "tr",
+        "th",
+        "td",
+    }
+    assert found.text.count(HOSTILE) == 4, "title, heading, paragraph and cell say it as it is"
+    assert not re.search(r"https?:|//|url\(|@import|src=|href=", page)
+    assert 'name="viewport"' in page
+
+
+def test_markdown_stays_one_line_a_block_and_no_mark_up() -> None:
+    said = '&lt;script>alert(1)&lt;/script> a|b &amp; "c" # d \''
+    assert to_markdown(BLOCKS) == (
+        f"# {said}\n\n{said}\n\n| name | number |\n| --- | ---: |\n| {said.replace('|', chr(92) + '|')} | 1 |\n"
+        "| plain | 22 |\n"
+    )
+
+
+def test_tables_of_text() -> None:
+    assert table(["name", "n"], [["a", "1"], ["long", "200"]], right={1}) == (
+        "name    n\n----  ---\na       1\nlong  200"
+    )
+    with pytest.raises(ValueError, match="1 cells under 2 headers"):
+        table(["a", "b"], [["x"]])
+
+
+def manifest() -> dict[str, Any]:
+    rung = {"run_by": "cpu", "against": "timed", "note": "", "compared": 1234567, "different": 0}
+    range_ = {"limit": 100.0, "worst": 25.0, "proven": True}
+    layer = {"name": "lif1", "unit": 0.012345, "threshold": 4321, "error": 0.0123, "clipped": 2, "weights": 1000}
+    share = {"neurons": 0.5, "synaptic_words": 0.25, "axons_in": 0.125, "axons_out": 0.01}
+    use = {"neurons": 64, "synaptic_words": 3000, "axons_in": 2000, "axons_out": 160}
+    return {
+        "source": {"name": "net.pt", "sha256": "0123456789abcdef", "recipe": "net"},
+        "versions": {"snncompile": "9.9"},
+        "target": {"name": "loihi", "title": "Intel Loihi 2", "cores": 120},
+        "steps": 4,
+        "latency": 2,
+        "stream": True,
+        "cores_used": 1,
+        "verification": {
+            "data": "digits:test:8",
+            "samples": 8,
+            "rungs": [
+                {"rung": 0, "level": "checkpoint", "verdict": "recorded"} | rung | {"against": "", "compared": 0},
+                {"rung": 5, "level": "placed", "verdict": "bit-equal"} | rung,
+            ],
+        },
+        "quantisation": [
+            layer | {"current": range_, "potential": {"limit": 100.0, "worst": 150.0, "proven": False}},
+            layer | {"name": "lif2", "current": {"limit": 1.0, "worst": None, "proven": False}, "potential": range_},
+        ],
+        "placement": [{"population": "lif1", "core": 0, "share": share} | use],
+        "resets": {"lif2": {"interval": 4, "offset": 3}, "lif1": {"interval": 4, "offset": 2}},
+        "notes": ["balance: lif3 waits"],
+    }
+
+
+def test_the_report_of_a_bundle() -> None:
+    text = to_markdown(bundle_report(manifest()))
+    lines = text.splitlines()
+    assert lines[0] == "# net on Intel Loihi 2"
+    assert "Exported by snncompile 9.9 from net.pt (SHA-256 0123456789ab). 4 steps a sample, latency 2 steps;" in text
+    assert "samples follow each other in one stream." in text
+    assert "On digits:test:8, 8 samples; each level against the rung above it." in text
+    assert "| 0 | checkpoint | cpu | - | recorded | 0 | 0 |  |" in lines
+    assert "| 5 | placed | cpu | timed | bit-equal | 1,234,567 | 0 |  |" in lines
+    assert (
+        "| lif1 | 0.01235 | 4,321 | 1.23% | 2 of 1,000 | 25% of range, proven | 150% of range, can overflow |" in lines
+    )
+    assert "| lif2 | 0.01235 | 4,321 | 1.23% | 2 of 1,000 | unbounded, can overflow | 25% of range, proven |" in lines
+    assert "| lif1 | 0 | 64 (50.0%) | 3,000 (25.0%) | 2,000 (12.5%) | 160 (1.0%) |" in lines
+    assert "1 of 120 cores." in text
+    assert "lif1 at 2, lif2 at 3 (machine steps counted from 1), then every 4 steps." in text
+    assert lines[-1] == "balance: lif3 waits"
+    headings = [line for line in lines if line.startswith("#")]
+    assert headings[1:] == ["## Proof", "## Quantisation", "## Placement", "## Resets", "## Notes"]
+    Checked(to_html("net", bundle_report(manifest())))
+
+
+def test_a_report_says_what_was_not_proven() -> None:
+    said = manifest()
+    said["verification"] = {"data": "", "samples": 0, "rungs": []}
+    said["stream"] = False
+    said["notes"] = []
+    text = to_markdown(bundle_report(said))
+    assert "Not verified: exported with --no-verify." in text
+    assert "every sample starts afresh." in text
+    assert "## Notes" not in text
