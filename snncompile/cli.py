@@ -105,6 +105,8 @@ def _train(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "train", "train a network by a recipe")
     verb.add_argument("recipe", help="a name of `snncompile models`, or a recipe ./mynet.toml")
     verb.add_argument("-o", "--output", required=True, metavar="CKPT", help="where the checkpoint goes")
+    verb.add_argument("--quantise", metavar="T", help="train in the integers of this target, after the reals")
+    verb.add_argument("--from", dest="start", metavar="CKPT", help="a trained checkpoint in reals to begin with")
     verb.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     verb.add_argument("--force", action="store_true", help="replace a checkpoint that is there already")
     _root(verb)

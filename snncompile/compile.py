@@ -36,7 +36,7 @@ from snncompile.passes.fold_norm import fold_norm
 from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
 from snncompile.passes.place import place
-from snncompile.passes.quantise import Layer, encode, quantise
+from snncompile.passes.quantise import Layer, encode, quantise, unchanged
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -106,14 +106,35 @@ def compile_graph(
     quantised = quantise(legal, target, calibration)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
-    balanced = balance(levels["fixed"], target, next(iter(calibration.values())).shape[1])
+    return _onto_cores(levels, target, quantised.layers, notes, next(iter(calibration.values())).shape[1], log)
+
+
+def compile_integers(
+    graph: Graph, target: Target, steps: int, log: Callable[[str], None] = lambda line: None
+) -> Compiled:
+    """Lower a graph that was trained in the target's integers: it is ``read``, ``folded`` and ``fixed`` at once."""
+    check(graph, "fixed", target)
+    levels: dict[Level, Graph] = {"read": graph, "folded": graph, "fixed": graph}
+    log(f"fixed: trained in the integers of {target.name}")
+    return _onto_cores(levels, target, unchanged(graph, target, steps), (), steps, log)
+
+
+def _onto_cores(
+    levels: dict[Level, Graph],
+    target: Target,
+    layers: tuple[Layer, ...],
+    notes: tuple[str, ...],
+    steps: int,
+    log: Callable[[str], None],
+) -> Compiled:
+    """From ``fixed`` to ``placed``."""
+    balanced = balance(levels["fixed"], target, steps)
     levels["timed"] = _check(balanced.graph, "timed", target)
     placed = place(levels["timed"], target)
     levels["placed"] = _check(placed.graph, "placed", target)
     notes += tuple(f"balance: {note}" for note in balanced.notes) + tuple(f"place: {note}" for note in placed.notes)
     log("placed: " + ", ".join(placed.notes))
-    steps = next(iter(calibration.values())).shape[1]
-    return Compiled(target, levels, quantised.layers, notes, steps)
+    return Compiled(target, levels, layers, notes, steps)
 
 
 def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:

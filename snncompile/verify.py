@@ -44,15 +44,15 @@ class Ladder:
     """The rungs of one compiled network on some data.
 
     ``trained`` is what torch recorded on the same data (None for a graph that has no torch behind it). ``x`` are
-    images or frames as the network sees them, ``labels`` [samples] or None.
+    images or frames as the network sees them, or a stimulus for each of several inputs; ``labels`` [samples] or None.
     """
 
-    def __init__(self, compiled: Compiled, x: Array, labels: Array | None, trained: Trace | None) -> None:
+    def __init__(
+        self, compiled: Compiled, x: Array | Mapping[str, Array], labels: Array | None, trained: Trace | None
+    ) -> None:
         self.compiled, self.labels, self.trained = compiled, labels, trained
-        self.stimulus = {
-            name: np.asarray(values, dtype=np.float64)
-            for name, values in shown(compiled.levels["read"], x, compiled.steps).items()
-        }
+        given = x if isinstance(x, Mapping) else shown(compiled.levels["read"], x, compiled.steps)
+        self.stimulus = {name: np.asarray(values, dtype=np.float64) for name, values in given.items()}
         self.integers = encoded(compiled.levels["fixed"], self.stimulus)
 
     def rungs(self, *, with_lava: bool, log: Callable[[str], None] = lambda line: None) -> Iterator[Rung]:
@@ -69,6 +69,13 @@ class Ladder:
             if with_lava
             else Rung(6, "device", "Lava", "timed", "left out", note="no Python 3.10 with Lava (`make lava`)")
         )
+
+    @property
+    def in_integers(self) -> bool:
+        """Whether the network was trained in the target's integers: then read, folded and fixed are one graph, run in
+        integers, and nothing may differ from what torch did.
+        """
+        return self.compiled.levels["read"] is self.compiled.levels["fixed"]
 
     @cached_property
     def _top(self) -> Trace:
@@ -100,11 +107,15 @@ class Ladder:
         graph = self.compiled.levels["read"]
         if self.trained is None:
             return Rung(1, "read", "reference", "", "recorded", note="the graph is where this network starts")
+        if self.in_integers:
+            return self._as_trained(1, "read", "")
         limit = self._bounds(graph, self._read, FLOAT32 + FLOAT64)
         return self._rounded(1, "read", self.trained, self._read, limit, "checkpoint")
 
     def folded(self) -> Rung:
         """Rung 2: norms, pools and biases folded, against the graph as read."""
+        if self.in_integers:
+            return self._as_trained(2, "folded", "was trained folded")
         # the rounding of both sides, and that of the passes: what folding cancels still has its roundings, so sizes
         # must be those before it; four units: a folded parameter is a root, a quotient and two products
         before = self._bounds(self.compiled.levels["read"], self._read, 4 * FLOAT64)
@@ -137,8 +148,13 @@ class Ladder:
 
     def fixed(self) -> Rung:
         """Rung 3: the target's integers against the folded reals. What quantisation cost, never a verdict of
-        equality.
+        equality; but against torch, and of equality, where the network was trained in these integers.
         """
+        if self.in_integers:
+            right = ""
+            if self.labels is not None and self._judged:
+                right = f"; accuracy {self._accuracy(self._fixed_free):.2%}, n = {len(self.labels)}"
+            return self._as_trained(3, "fixed", f"trained in the integers of {self.compiled.target.name}{right}")
         graph, target = self.compiled.levels["fixed"], self.compiled.target
         own = parts.divided(graph, self._top.spikes)
         forced = parts.merged(graph, integer.run(graph, self.integers, target, forced=own))
@@ -150,12 +166,24 @@ class Ladder:
         clipped = sum(self._clipped(name) for name in self.stimulus)
         if clipped:
             note += f"; {clipped} input values lie outside what calibration saw and are clipped"
-        if self.labels is not None and len(self.compiled.levels["read"].names(Readout)) == 1:
+        if self.labels is not None and self._judged:
             before = self._accuracy(reference.run(self.compiled.levels["folded"], self.stimulus))
             after = self._accuracy(self._fixed_free)
             note += f"; accuracy {before:.2%} before, {after:.2%} after, n = {len(self.labels)}"
         total, wrong = sum(sizes.values()), sum(different.values())
         return Rung(3, "fixed", "integer", "folded", "measured", total, wrong, note, distance=distance)
+
+    @property
+    def _judged(self) -> bool:
+        """Whether there is one read-out that answers."""
+        return len(self.compiled.levels["read"].names(Readout)) == 1
+
+    def _as_trained(self, number: int, level: Level, note: str) -> Rung:
+        """A rung of a network of integers: what torch computed in training, spikes and potentials alike."""
+        if self.trained is None:
+            return Rung(number, level, "integer", "", "recorded", note=note)
+        above, here = self._merged(self.trained), self._fixed_free
+        return self._equal(number, level, "integer", "checkpoint", here, above, note)
 
     def _clipped(self, name: str) -> int:
         """How many values of an input the machine's integers cannot reach."""

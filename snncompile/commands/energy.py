@@ -11,7 +11,7 @@ import numpy as np
 
 from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.opening import Bundle, chosen_data, open_model
-from snncompile.compile import encoded, fold, shown
+from snncompile.compile import encoded, shown
 from snncompile.energy import Counter, Counts, concatenate, dense_macs, price
 from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
@@ -44,12 +44,13 @@ def run(options: argparse.Namespace) -> int:
         graph, target, steps, level = model.program.graph, model.target, model.program.steps, model.program.level
         ann_mac = model.manifest.get("ann_mac")
     else:
-        steps, level, ann_mac = model.steps, options.level or "folded", dense_macs(model.graph)
-        if level == "fixed":
+        steps, ann_mac = model.steps, dense_macs(model.topology)
+        level = options.level or ("fixed" if model.in_integers else "folded")
+        if level == "fixed" or model.in_integers:
             compiled = model.lowered(options, log)
             graph, target = compiled.levels["fixed"], compiled.target
         else:
-            graph = model.graph if level == "read" else fold(model.graph)[0]
+            graph = model.graph if level == "read" else model.folded
     counter = Counter(graph)
     parts: list[Counts] = []
     found: list[Array] = []

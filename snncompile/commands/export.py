@@ -97,7 +97,7 @@ def _manifest(
         "cores_used": sum(len(op.cores) for op in populations.values()),
         "placement": _placement(compiled),
         "quantisation": [_layer(layer) for layer in compiled.layers],
-        "ann_mac": dense_macs(model.graph),
+        "ann_mac": dense_macs(model.topology),
         "notes": [*compiled.notes, _netx(compiled, reason)],
         "verification": {"data": data.name, "samples": len(data.x), "rungs": rungs},
     }

@@ -75,6 +75,26 @@ class Trained:
         return read_module(self.checkpoint.network())
 
     @property
+    def in_integers(self) -> bool:
+        """Whether it was trained in a target's integers: read, folded and fixed are one graph then."""
+        return self.checkpoint.integers is not None
+
+    @cached_property
+    def folded(self) -> Graph:
+        """The network at level ``folded``."""
+        from snncompile.compile import fold
+
+        return self.graph if self.in_integers else fold(self.graph)[0]
+
+    @cached_property
+    def topology(self) -> Graph:
+        """The network of the recipe at level ``read``, whatever its weights: pools are pools in it."""
+        from snncompile.frontends.torch import read_module
+        from snncompile.train.networks import Network
+
+        return read_module(Network(self.recipe).eval()) if self.in_integers else self.graph
+
+    @property
     def sample(self) -> Data:
         """The training inputs that the checkpoint carries."""
         x, y = (self.checkpoint.sample[key].numpy() for key in ("x", "y"))
@@ -93,9 +113,15 @@ class Trained:
 
     def lowered(self, options: argparse.Namespace, log: Log) -> Compiled:
         """The network lowered to the target of the command line."""
-        from snncompile.compile import compile_graph, shown
+        from snncompile.compile import compile_graph, compile_integers, shown
 
         target = Target.load(options.target)
+        if (trained := self.checkpoint.integers) is not None:
+            trained.demand(target, str(self.path))
+            if options.calibration or options.per_channel:
+                remedy = "leave --calibration and --per-channel out"
+                raise ReadError("has its integers already", where=str(self.path), remedy=remedy)
+            return compile_integers(self.graph, target, self.steps, log)
         spec = options.calibration
         calibration = data_of(self.recipe, spec, options.data_root) if spec else self.sample
         stimulus = shown(self.graph, calibration.x, self.steps)

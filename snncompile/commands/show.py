@@ -10,7 +10,6 @@ import numpy as np
 
 from snncompile.commands.console import log_of, result
 from snncompile.commands.opening import Bundle, open_model
-from snncompile.compile import fold
 from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Scale, kind
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if level == "read":
         graph = model.graph
     elif level == "folded":
-        graph = fold(model.graph)[0]
+        graph = model.folded
     else:
         levels = model.lowered(options, log_of(options)).levels
         graph = next(one for name, one in levels.items() if name == level)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from snncompile.commands.console import log_of, result
+from snncompile.commands.console import Log, log_of, result
+from snncompile.errors import LoweringError, ReadError
 from snncompile.recipe import Recipe
+from snncompile.target import Target
+
+if TYPE_CHECKING:
+    from snncompile.train.integers import Integers
+    from snncompile.train.loop import Outcome
 
 
 def run(options: argparse.Namespace) -> int:
@@ -15,17 +23,81 @@ def run(options: argparse.Namespace) -> int:
     recipe = Recipe.load(options.recipe)
     # waiting threads that spin make two busy processes on two cores a hundred times slower, not two times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from snncompile.train.in_integers import in_force
+
+    recipe = in_force(recipe, options.quantise)
+    if recipe.quantise is not None:
+        Target.load(recipe.quantise.target)  # a wrong target is said before hours of training
+        outcome = _in_integers(recipe, options, log_of(options))
+    elif options.start:
+        remedy = "add --quantise loihi, or a table [quantise] to the recipe"
+        raise ReadError("only a training in integers begins with a checkpoint", where="--from", remedy=remedy)
+    else:
+        outcome = _in_reals(recipe, options, Path(options.output), log_of(options))
+    _told(options, recipe, outcome)
+    return 0 if outcome.finished else 130
+
+
+def _in_reals(
+    recipe: Recipe, options: argparse.Namespace, out: Path, log: Log, *, resume: bool | None = None
+) -> Outcome:
     from snncompile.train.loop import train
 
-    root = Path(options.data_root) if options.data_root else None
+    again = options.resume if resume is None else resume
+    return train(recipe, _root(options), out, resume=again, force=options.force, log=log)
+
+
+def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outcome:
+    """From a checkpoint in reals (``--from``, or trained here beside ``out``) to one in integers."""
+    from snncompile.train.in_integers import train_in_integers
+    from snncompile.train.loop import refuse_overwriting, resume_path
+
     out = Path(options.output)
-    outcome = train(recipe, root, out, resume=options.resume, force=options.force, log=log_of(options))
-    metrics = outcome.metrics
+    refuse_overwriting(out, options.resume, options.force)
+    start = None
+    if not (options.resume and (out.is_file() or resume_path(out).is_file())):
+        path = Path(options.start) if options.start else out.with_name(f"{out.stem}.reals{out.suffix}")
+        if not options.start:
+            again = path.is_file() or resume_path(path).is_file()
+            reals = _in_reals(replace(recipe, quantise=None), options, path, log, resume=again and not options.force)
+            if not reals.finished:
+                return reals
+        start = _quantised(recipe, path, options, log)
+    return train_in_integers(
+        recipe, start, _root(options), out, resume=options.resume and start is None, force=options.force, log=log
+    )
+
+
+def _quantised(recipe: Recipe, path: Path, options: argparse.Namespace, log: Log) -> Integers:
+    """A checkpoint in reals as the graph in integers that ``export`` would make of it: where the training begins."""
+    from snncompile.commands.opening import Trained
+    from snncompile.train.integers import Integers
+
+    model = Trained(path)
+    if model.in_integers:
+        raise LoweringError("was trained in integers already", where=str(path), remedy="name the one in reals it is of")
+    same = ("input", "layers", "neuron", "data")
+    other = [key for key in same if getattr(model.recipe, key) != getattr(recipe, key)]
+    if other or model.steps != recipe.tet.steps:
+        why = f"its {(other or ['steps'])[0]} differ from those of {recipe.name}"
+        raise ReadError("holds another network", where=str(path), why=why, remedy="name its recipe")
+    assert recipe.quantise is not None
+    lowering = argparse.Namespace(target=recipe.quantise.target, calibration=None, per_channel=False, data_root=None)
+    compiled = model.lowered(lowering, log)
+    return Integers.of(compiled.levels["fixed"], compiled.target)
+
+
+def _root(options: argparse.Namespace) -> Path | None:
+    return Path(options.data_root) if options.data_root else None
+
+
+def _told(options: argparse.Namespace, recipe: Recipe, outcome: Outcome) -> None:
+    metrics, out = outcome.metrics, outcome.path
     accuracy = metrics.get("test_accuracy")
-    text = f"{out}: epoch {metrics.get('epoch', 0)} of {recipe.training.epochs}"
+    text = f"{out}: epoch {metrics.get('epoch', 0)} of {metrics.get('epochs', recipe.training.epochs)}"
     if accuracy is not None:
         text += f", test accuracy {accuracy:.2%} (n = {metrics.get('test_samples')})"
+    target = recipe.quantise.target if recipe.quantise else "loihi"
     if outcome.finished:
-        text += f"\nnext: snncompile export {out} --target loihi -o {out.with_suffix('')}-loihi"
+        text += f"\nnext: snncompile export {out} --target {target} -o {out.with_suffix('')}-{Path(target).stem}"
     result(options, text, {"checkpoint": str(out), "finished": outcome.finished, "metrics": metrics})
-    return 0 if outcome.finished else 130

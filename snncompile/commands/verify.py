@@ -199,7 +199,7 @@ def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
 
 
 def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
-    from snncompile.compile import encoded, fold, shown
+    from snncompile.compile import encoded, shown
     from snncompile.run import integer, reference
     from snncompile.run.cpu import Simulator
     from snncompile.run.parts import merged
@@ -207,10 +207,11 @@ def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Nam
     if level not in LEVELS:
         raise ReadError(f"a checkpoint has no level {level!r}", where=str(model.path), remedy=", ".join(LEVELS))
     if level == "torch":
-        return Played(model.record(data.x), model.graph, reals=True)
-    if level in REALS:
-        graph = model.graph if level == "read" else fold(model.graph)[0]
+        return Played(model.record(data.x), model.graph, reals=not model.in_integers)
+    if level in REALS and not model.in_integers:
+        graph = model.graph if level == "read" else model.folded
         return Played(reference.run(graph, shown(graph, data.x, model.steps)), graph, reals=True)
+    level = "fixed" if level in REALS else level  # trained in integers: all one graph
     compiled = model.lowered(options, log)
     graph = next(graph for name, graph in compiled.levels.items() if name == (level if level in INTEGERS else "placed"))
     stimulus = encoded(graph, shown(model.graph, data.x, model.steps))

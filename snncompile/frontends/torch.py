@@ -20,6 +20,7 @@ from snncompile.ir.shapes import shape_of
 from snncompile.ir.signals import Analog, Count, Signal, Spike
 from snncompile.recipe import Recipe
 from snncompile.train.checkpoint import load_checkpoint
+from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.networks import INPUT, Network, Readout
 from snncompile.train.neurons import LIF
 
@@ -31,12 +32,14 @@ def read(path: str | Path) -> Graph:
     return read_module(load_checkpoint(path).network())
 
 
-def read_module(network: Network) -> Graph:
-    """The graph of a network in eval mode, its plan step by step.
+def read_module(network: Network | IntegerNetwork) -> Graph:
+    """The graph of a network in eval mode, its plan step by step; of a network in integers, the graph that it is.
 
     Raises:
         UnsupportedModule: a module that has no meaning in the graph, named as in the plan.
     """
+    if isinstance(network, IntegerNetwork):
+        return network.graph()
     recipe = network.recipe
     nodes: dict[str, Op] = {INPUT: Input(recipe.input, input_signal(recipe))}
     edges: list[Edge] = []

@@ -221,6 +221,29 @@ def _integer_population(name: str, op: Neuron | Readout, best: Candidate, target
     )
 
 
+def unchanged(graph: Graph, target: Target, steps: int) -> tuple[Layer, ...]:
+    """What ``quantise`` would say of a graph that was trained in the target's integers: nothing is lost, and how far
+    its currents and potentials reach.
+    """
+    layers = []
+    for name in graph.names(Neuron, Readout):
+        op = graph.nodes[name]
+        assert isinstance(op, Neuron | Readout)
+        incoming = []
+        for one in connections(graph):
+            if one.target == name:
+                source = graph.nodes[one.source]
+                _, least, most = grid(source.signal if isinstance(source, Input) else Spike())
+                nothing = np.zeros((0, steps))
+                synapse = synapse_of(graph, one)
+                incoming.append(Incoming(one.synapse, synapse, 1.0, most, least < 0, nothing, nothing, one.delay))
+        threshold = int(real(op.threshold).max()) if isinstance(op, Neuron) else target.threshold.most
+        bias = op.bias if isinstance(op.bias, FixedPoint) else FixedPoint.number(0)
+        made = _layer(name, op, incoming, Candidate(1.0, threshold, bias, 0.0), target, steps)
+        layers.append(replace(made, unit=op.unit))
+    return tuple(layers)
+
+
 def _layer(
     name: str, op: Neuron | Readout, incoming: list[Incoming], best: Candidate, target: Target, steps: int
 ) -> Layer:

@@ -17,6 +17,8 @@ from torch import Tensor
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
 from snncompile.train.data import Split
+from snncompile.train.integer_network import IntegerNetwork
+from snncompile.train.integers import Integers
 from snncompile.train.networks import Network
 
 FORMAT = "snncompile-checkpoint"
@@ -41,9 +43,13 @@ class Checkpoint:
     metrics: dict[str, Any]
     sample: dict[str, Tensor]
     data: dict[str, Any]
+    integers: Integers | None = None
+    """Where the network was trained in a target's integers; ``weights`` are empty then."""
 
-    def network(self) -> Network:
+    def network(self) -> Network | IntegerNetwork:
         """The network with these weights, in eval mode."""
+        if self.integers is not None:
+            return self.integers.network(self.recipe).eval()
         network = Network(self.recipe)
         network.load_state_dict(self.weights)
         return network.eval()
@@ -51,7 +57,17 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, network: Network, metrics: Mapping[str, object], train: Split) -> None:
     """Writes a checkpoint beside its place and renames it, so that a crash leaves the old one whole."""
-    recipe = network.recipe
+    _save(path, network.recipe, metrics, train, {"weights": network.state_dict()})
+
+
+def save_integers(path: Path, recipe: Recipe, trained: Integers, metrics: Mapping[str, object], train: Split) -> None:
+    """The same for a network in a target's integers."""
+    _save(path, recipe, metrics, train, {"weights": {}, "integers": trained.to_plain(recipe)})
+
+
+def _save(
+    path: Path, recipe: Recipe, metrics: Mapping[str, object], train: Split, network: Mapping[str, object]
+) -> None:
     chosen = np.sort(np.random.default_rng(recipe.training.seed).permutation(len(train))[:128])
     assert train.y is not None, "training data have labels"
     write(
@@ -60,7 +76,6 @@ def save_checkpoint(path: Path, network: Network, metrics: Mapping[str, object],
             "format": FORMAT,
             "version": VERSION,
             "recipe": recipe.to_dict(),
-            "weights": network.state_dict(),
             "versions": versions(),
             "metrics": dict(metrics),
             "sample": {
@@ -74,6 +89,7 @@ def save_checkpoint(path: Path, network: Network, metrics: Mapping[str, object],
                 "static": train.static,
                 "digest": train.digest,
             },
+            **network,
         },
     )
 
@@ -86,13 +102,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if not isinstance(content.get(name), dict):
             raise ReadError(f"lacks the table {name!r}", where=where, remedy="train again")
     recipe = Recipe.from_dict(content["recipe"], where)
-    check_weights(where, recipe, content["weights"])
+    integers = None
+    if "integers" in content:
+        integers = Integers.from_plain(content["integers"], where)
+        integers.check_fits(recipe, where)
+    else:
+        check_weights(where, recipe, content["weights"])
     sample = content["sample"]
     x, y = sample.get("x"), sample.get("y")
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or not torch.isfinite(x).all() or len(x) != len(y):
         raise ReadError("its sample is damaged", where=where, why="x and y are tensors of one length")
     tables = {name: content[name] for name in _TABLES if name != "recipe"}
-    return Checkpoint(path=Path(path), recipe=recipe, **tables)
+    return Checkpoint(path=Path(path), recipe=recipe, **tables, integers=integers)
 
 
 def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> None:

@@ -61,7 +61,12 @@ class Network(nn.Module):
         """The trained network of a checkpoint, in eval mode. Raises ReadError."""
         from snncompile.train.checkpoint import load_checkpoint
 
-        return load_checkpoint(path).network()
+        network = load_checkpoint(path).network()
+        if not isinstance(network, cls):
+            raise ReadError(
+                "was trained in a target's integers", where=str(path), remedy="load_checkpoint(...).network()"
+            )
+        return network
 
     def forward(self, x: Tensor) -> Tensor:
         """The output at every step, [B, T, classes]."""

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from snncompile.run.trace import Array, Trace
+from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.networks import Network
 
 BATCH = 64
 
 
-def record(network: Network, x: Array) -> Trace:
-    """Spikes and potentials of every population of ``network`` in eval mode on ``x`` [samples, ...], float32 as
-    trained.
+def record(network: Network | IntegerNetwork, x: Array) -> Trace:
+    """Spikes and potentials of every population of ``network`` in eval mode on ``x`` [samples, ...]: float32 as
+    trained, or the integers that it was trained in.
     """
     parts: dict[str, list[Array]] = {}
     for first in range(0, len(x), BATCH):

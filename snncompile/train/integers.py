@@ -1,0 +1,111 @@
+"""A network in a target's integers, as a checkpoint holds it: the graph, and the sheet that it was trained for."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snncompile.errors import GraphError, LoweringError, ReadError, SheetError
+from snncompile.ir.check import check
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Input, Readout
+from snncompile.ir.store import Program, from_json, to_json
+from snncompile.recipe import Recipe
+from snncompile.target import Target
+from snncompile.train.integer_network import IntegerNetwork
+
+ARITHMETIC = (*("weight", "sum_most", "current", "potential", "decay", "threshold", "bias", "neuron", "spike"),)
+"""The parts of a target that decide what a network of integers computes; cores and delays do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Integers:
+    """A graph of level ``fixed`` and the target whose integers it is made of."""
+
+    graph: Graph
+    target: Target
+    sheet: str
+    """The target's sheet, word for word."""
+
+    @classmethod
+    def of(cls, graph: Graph, target: Target) -> Integers:
+        """A graph for a target of the catalogue or of a file."""
+        return cls(graph, target, target.sheet.path.read_text(encoding="utf-8"))
+
+    def network(self, recipe: Recipe) -> IntegerNetwork:
+        """As a torch network, with the surrogate of the recipe."""
+        neuron = recipe.neuron
+        return IntegerNetwork(
+            self.graph, self.target, recipe.tet.steps, width=neuron.surrogate_width, detach=neuron.detach_reset
+        )
+
+    def demand(self, target: Target, where: str) -> None:
+        """Raise ``LoweringError`` where a target computes otherwise than the one that the network was trained for."""
+        other = [key for key in ARITHMETIC if getattr(self.target, key) != getattr(target, key)]
+        if other:
+            key = other[0]
+            raise LoweringError(
+                f"was trained in the integers of {self.target.name}, which {target.name} does not compute with",
+                where=where,
+                why=f"{key} is {_told(getattr(self.target, key))} there and {_told(getattr(target, key))} here",
+                remedy=f"train it with --quantise {target.name}, or lower the checkpoint in reals that it came from",
+            )
+
+    def check_fits(self, recipe: Recipe, where: str) -> None:
+        """Raise ``ReadError`` where the graph is no network of its recipe, or none of its target's integers."""
+        try:
+            check(self.graph, "fixed", self.target)
+        except GraphError as error:
+            raise ReadError("its graph is none of its target's integers", where=where, why=str(error)) from error
+        inputs = [op.shape for op in self.graph.nodes.values() if isinstance(op, Input)]
+        outputs = [op.shape for op in self.graph.nodes.values() if isinstance(op, Readout)]
+        if inputs != [recipe.input] or outputs != [(recipe.classes,)]:
+            why = f"inputs {inputs}, read-outs {outputs}; the recipe says {recipe.input} and {recipe.classes}"
+            raise ReadError("its graph is not the recipe's network", where=where, why=why)
+
+    def to_plain(self, recipe: Recipe) -> dict[str, object]:
+        """Plain values and tensors: the program, its arrays, and the sheet word for word with its SHA-256."""
+        plain, arrays = to_json(Program(self.graph, "fixed", self.target.name, recipe.tet.steps))
+        return {
+            "target": self.target.name,
+            "sheet": self.sheet,
+            "sheet_sha256": hashlib.sha256(self.sheet.encode()).hexdigest(),
+            "program": plain,
+            "arrays": {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any, where: str) -> Integers:
+        """What ``to_plain`` made. Raises ``ReadError`` where it is something else."""
+        if not isinstance(plain, dict):
+            raise ReadError("holds no network of integers", where=where)
+        sheet, program, arrays = (plain.get(key) for key in ("sheet", "program", "arrays"))
+        named = isinstance(arrays, dict) and all(isinstance(array, Tensor) for array in arrays.values())
+        if not isinstance(sheet, str) or not isinstance(program, dict) or not isinstance(arrays, dict) or not named:
+            raise ReadError("its network of integers is damaged", where=where, remedy="train again")
+        try:
+            read = from_json(program, {str(name): array.numpy() for name, array in arrays.items()}, where)
+            return cls(read.graph, _target(sheet, where), sheet)
+        except (GraphError, SheetError) as error:
+            raise ReadError("its network of integers is damaged", where=where, why=str(error)) from error
+
+
+def _target(text: str, where: str) -> Target:
+    """The target of a sheet that travelled with a checkpoint."""
+    with tempfile.TemporaryDirectory(prefix="snncompile-") as folder:
+        path = Path(folder) / "sheet.toml"
+        path.write_text(text, encoding="utf-8")
+        target = Target.load(str(path))
+    return replace(target, sheet=replace(target.sheet, label=f"the sheet in {where}"))
+
+
+def _told(value: object) -> str:
+    """``Weight(least=-256, ...)`` as ``least=-256, ...``."""
+    text = str(value)
+    return text.partition("(")[2].removesuffix(")") or text
