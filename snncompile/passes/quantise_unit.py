@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil, log2
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
-OCTAVE = 6  # units tried for each doubling, from four times "nothing clipped" (itself among them) to an eighth of it
+OCTAVE = 6  # units tried for each doubling, from four times "nothing clipped" (or what the widest sums need) to an eighth
 CANDIDATES = 7 * OCTAVE + 1  # the most for one population: a read-out, which tries sixteen times
 WORK = 6e10  # multiplications spent on one population's search; fewer samples are used where it would take more
 ON_GRID = 1e-6  # how far from a whole number of units a value may lie that is taken for one, in units
@@ -143,7 +144,10 @@ def _units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta
     coarse = largest / target.weight.most
     if coarse == 0.0:  # no weights at all: only the bias matters
         coarse = max(theta, float(np.abs(real(op.bias)).max(initial=0.0)), 1.0) / 4096
-    grid = coarse * 2.0 ** (np.arange((4 if isinstance(op, Readout) else 2) * OCTAVE, -3 * OCTAVE - 1, -1) / OCTAVE)
+    worst = sum(worst_sum(item, integer_weights(item, coarse, target)) for item in incoming)
+    too_far = max(0, ceil(log2(max(1.0, worst / target.sum_most))))  # octaves more until the widest sums fit
+    coarsest = (4 if isinstance(op, Readout) else 2) + too_far
+    grid = coarse * 2.0 ** (np.arange(coarsest * OCTAVE, -3 * OCTAVE - 1, -1) / OCTAVE)
     if not theta:
         return [float(unit) for unit in grid]
     steps = np.clip(round_half_away(theta / grid), max(1, target.threshold.least), target.threshold.most)

@@ -119,7 +119,7 @@ def use(net: Net, name: str, part: Slice) -> Use:
         kept = net.stores[connection.synapse]
         lists = _lists(kept, net.extent[name], part)
         words[kept.digest] = _words(kept, lists, part, net.target)
-        axons_in += _axons_in(net, connection, lists, part)
+        axons_in += _axons_in(net, connection, part)
     axons_out = sum(_axons_out(net, connection, part) for connection in net.out_of[name])
     return Use(part.count, sum(words.values()), axons_in, axons_out)
 
@@ -145,10 +145,10 @@ def _words(kept: Store, lists: int, part: Slice, target: Target) -> int:
             return ceil(part.count * (kept.bits + INDEX_BITS) / word)
 
 
-def _axons_in(net: Net, connection: Connection, lists: int, part: Slice) -> int:
+def _axons_in(net: Net, connection: Connection, part: Slice) -> int:
     """Incoming axons of a slice through one connection."""
-    source = net.extent[connection.source]
-    match net.stores[connection.synapse].op:
+    source, kept = net.extent[connection.source], net.stores[connection.synapse]
+    match kept.op:
         case Conv() as op if len(net.extent[connection.target]) > 1:
             if net.target.core.kernel_axons == "layer":
                 return 1
@@ -157,7 +157,7 @@ def _axons_in(net: Net, connection: Connection, lists: int, part: Slice) -> int:
         case Scale():
             return part.count
         case _:
-            return lists
+            return kept.lists
 
 
 def _axons_out(net: Net, connection: Connection, part: Slice) -> int:

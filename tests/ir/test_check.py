@@ -68,7 +68,7 @@ def placed(*slices: Slice) -> Graph:
         ("placed", placed(), r"op1 \(Neuron\): its cores hold 0 of 2 neurons"),
         ("placed", placed(Slice(0, 0, 1)), r"op1 \(Neuron\): its cores hold 1 of 2 neurons"),
         ("placed", placed(Slice(0, 1, 1), Slice(1, 0, 1)), r"op1 \(Neuron\): slice .* is out of place"),
-        ("placed", placed(Slice(120, 0, 2)), r"op1 \(Neuron\): slice .* is out of place"),
+        ("placed", placed(Slice(120 * 1152, 0, 2)), r"op1 \(Neuron\): slice .* is out of place"),
     ],
 )  # fmt: skip
 def test_each_rule_names_what_breaks_it(level: Level, graph: Graph, message: str) -> None:
