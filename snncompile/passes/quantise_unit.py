@@ -16,7 +16,9 @@ from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
-OCTAVE = 6  # units tried for each doubling, from four times "nothing clipped" (or what the widest sums need) to an eighth
+OCTAVE = (
+    6  # units tried for each doubling, from four times "nothing clipped" (or what wide sums need) to an eighth of it
+)
 CANDIDATES = 7 * OCTAVE + 1  # the most for one population: a read-out, which tries sixteen times
 WORK = 6e10  # multiplications spent on one population's search; fewer samples are used where it would take more
 ON_GRID = 1e-6  # how far from a whole number of units a value may lie that is taken for one, in units

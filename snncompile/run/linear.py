@@ -1,4 +1,8 @@
-"""The linear ops on arrays ``[batch, *shape]``, the same code for float64 and int64."""
+"""The linear ops on arrays ``[batch, *shape]``, the same code for float64 and int64.
+
+Integers are what they are in any type that holds them: where every sum stays below 2^52, whatever its order, products
+of integers run in float64, which matrix libraries multiply many times faster, and come back as the same integers.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,31 @@ from numpy.typing import NDArray
 from snncompile.ir.ops import Size
 
 Array = NDArray[Any]
+EXACT = 2.0**52  # half of what float64 counts to: the bound itself is computed with rounding
 PATCH_NUMBERS = 1 << 24  # a convolution copies its input patch by patch of the batch, this many numbers at a time
+
+
+def float64_is_exact(x: Array, weight: Array) -> bool:
+    """Whether both are integers and no sum of ``weight[o, ...] * x`` can reach what float64 does not count to."""
+    if x.dtype.kind not in "iu" or weight.dtype.kind not in "iu" or not x.size or not weight.size:
+        return False
+    largest = max(abs(int(x.min())), abs(int(x.max())))
+    sums = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1)
+    return largest * float(sums.max()) < EXACT
 
 
 def dense(x: Array, weight: Array) -> Array:
     """``y[n, o] = sum_i weight[o, i] x[n, i]``; ``x`` is flattened behind the batch axis."""
+    if float64_is_exact(x, weight):
+        return dense(x.astype(np.float64), weight.astype(np.float64)).astype(np.int64)
     return x.reshape(len(x), -1) @ weight.T
 
 
 def conv(x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int) -> Array:
     """Correlation of ``x`` [n, in, *size] with ``weight`` [out, in / groups, *kernel], zeros outside, as in torch."""
+    if float64_is_exact(x, weight):
+        y = conv(x.astype(np.float64), weight.astype(np.float64), stride, padding, dilation, groups)
+        return y.astype(np.int64)
     out, inward, *kernel = weight.shape
     axes = len(kernel)
     windows = _windows(x, tuple(kernel), stride, padding, dilation)  # [n, in, *place, *kernel]
