@@ -137,9 +137,8 @@ class _Holding:
                 for hold in holds:
                     source = self._relay(source, hold)
                 total -= sum(holds)
-                told = (
-                    f"{source} holds for {extra} steps what the machine cannot delay, for {relayed} neurons and words"
-                )
+                span = f"{extra} {'step' if extra == 1 else 'steps'}"
+                told = f"{source} holds for {span} what the machine cannot delay, for {relayed} neurons and words"
                 told += f"; a matrix would add {unrolled}" if isinstance(op, Conv) else ""
             self.notes.append(f"{connection.synapse}: {told}")
         self.edges.append(Edge(source, connection.synapse, total))

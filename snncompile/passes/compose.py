@@ -42,6 +42,8 @@ def compose(first: Linear, second: Linear, shape: Shape, middle: Shape | None = 
             return _plain(first, shape)
         case Flatten(), Scale():
             return Scale(np.broadcast_to(real(second.factor), middle).reshape(shape))
+        case Flatten(), Conv() | Pool() if middle != shape:  # no population has the form that it reads
+            return Dense(matrix(as_conv(second, middle[0]), middle))
         case Flatten(), _:  # a flatten in front only changes the form, and Dense reads any
             return _plain(second, middle)
         case _, Scale():
