@@ -126,7 +126,7 @@ def test_neurons_that_the_chip_lacks_are_refused_by_name(neuron: dict[str, Any],
 
 def test_what_cannot_fit_is_said_before_its_integers_are_sought(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "quantise", None)
-    small = replace(LOIHI, core=replace(LOIHI.core, neurons=1), chip_cores=1)
+    small = replace(LOIHI, core=replace(LOIHI.core, neurons=1), chip_cores=1, boards=())
     with pytest.raises(DoesNotFit, match=r"targets/loihi.toml:\d+, c"):
         compile_graph(chain(), small, ONES)
 

@@ -214,22 +214,25 @@ def test_a_wrong_sheet(saved: Path, tmp_path: Path, refused: Callable[..., str])
     assert re.search(r"mychip.toml:\d+, chpi: unknown key; did you mean chip\?", said)
 
 
+ALONE = (r"(?s)\[boards\].*?\n\n", "")  # a chip that is on no board with others
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
         (
-            (r"cores = \{ value = 120", "cores = { value = 2"),
-            r"needs \d+ cores, a chip has 2 \(.*mychip.toml:\d+, chip",
+            [ALONE, (r"cores = \{ value = 120", "cores = { value = 2")],
+            r"needs \d+ cores, .* has 2 \(.*:\d+, chip.cores",
         ),
         (
-            (r"neurons = \{ value = 4095", "neurons = { value = 1"),
-            r"neurons on a core, .* has 1 \(.*:\d+, core.neurons",
+            [ALONE, (r"neurons = \{ value = 4095", "neurons = { value = 1")],
+            r"needs \d+ neurons on a core, .* has 1 \(.*:\d+, core.neurons",
         ),
-        ((r"axons_in = \{ value = 16000", "axons_in = { value = 7"), r"has 7 \(.*mychip.toml:\d+, core.axons_in\)"),
+        ([(r"axons_in = \{ value = 16000", "axons_in = { value = 7")], r"has 7 \(./mychip.toml:\d+, core.axons_in\)"),
     ],
 )
 def test_a_chip_that_is_too_small(
-    change: tuple[str, str],
+    changes: list[tuple[str, str]],
     message: str,
     saved: Path,
     tmp_path: Path,
@@ -238,7 +241,7 @@ def test_a_chip_that_is_too_small(
 ) -> None:
     """Named with the figure's line in the user's own sheet, and before the integers are sought, which takes long."""
     monkeypatch.setattr("snncompile.compile.quantise", None)
-    path = chip(tmp_path, "mychip.toml", change)
+    path = chip(tmp_path, "mychip.toml", *changes)
     monkeypatch.chdir(tmp_path)
     assert re.search(message, refused(6, "export", saved, "-o", "out", "--target", f"./{path.name}"))
 
