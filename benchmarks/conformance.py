@@ -10,6 +10,7 @@ Not compared, and why:
     pilotnet_lif/fc-3-*       25 steps where all others have 24, and other currents: from another run
     pilotnet_lif/input-s.npy  differs from input.npy (which the layers behind it agree with) after step 16: another run
     pilotnet_lif, v at spikes the chip shows a neuron that has just fired as 128, its mark of refractoriness
+    tinynet_sdnn/layer1       after its first step: upstream ran one
     steps before a layer's phase: they belong to no sample; its first reset clears what its bias did
 Exit code 1 where anything differs.
 """
@@ -34,7 +35,8 @@ from snncompile.compile import encoded, shown
 from snncompile.fixed import FixedPoint
 from snncompile.frontends.net import read
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Neuron, Op
+from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Resonator, SigmaDelta
+from snncompile.ir.signals import Fixed
 from snncompile.report.table import table
 from snncompile.run import integer
 from snncompile.run.cpu import Simulator
@@ -186,11 +188,120 @@ def put(group: Any, content: Mapping[str, Any]) -> None:
             group[key] = np.array([value], "S10") if isinstance(value, bytes) else np.asarray(value)
 
 
+def in_machine_time(graph: Graph) -> Graph:
+    """Every synapse one step late and all layers from step 0 on, as Lava runs what it never resets."""
+    edges = [
+        Edge(e.source, e.target, e.delay + 1) if isinstance(graph.nodes[e.target], Dense | Conv) else e
+        for e in graph.edges
+    ]
+    return graph.edit(None, edges)
+
+
+def with_sums(graph: Graph) -> Graph:
+    """With a population ``NAME.sum`` beside every sigma-delta ``NAME`` that shows what it has summed up."""
+    nodes: dict[str, Op] = {}
+    edges: list[Edge] = []
+    for name in graph.names(SigmaDelta):
+        op = graph.nodes[name]
+        assert isinstance(op, SigmaDelta)
+        nodes[f"{name}.sum"] = replace(op, kind="sigma")
+        edges += [Edge(edge.source, f"{name}.sum", edge.delay) for edge in graph.into(name)]
+    return graph.edit(nodes, [*graph.edges, *edges])
+
+
+def messages(graph: Graph, trace: Trace, name: str) -> Array:
+    """What a sigma-delta population sent, [steps, *shape]."""
+    op = graph.nodes[name]
+    assert isinstance(op, SigmaDelta)
+    sent: Array = (trace.potentials[name] * trace.spikes[name])[0] >> op.shift
+    return sent
+
+
+def pilotnet_sdnn(folder: Path) -> Iterator[Row]:
+    """An image that stands still, encoded, through 4 convolutions and 4 dense layers; then the layers' sums."""
+    place = folder / "gts/pilotnet_sdnn"
+    graph = in_machine_time(read(place / "network.net").graph)
+    x = image_first(np.load(place / "input.npy")) / 64
+    trace = integer.run(graph, encoded(graph, shown(graph, x, 9)), LOIHI)
+    yield compare("pilotnet_sdnn", "sums output", trace.potentials["sdnn9"][0], np.load(place / "output.npy").T)
+    for file, wide, layers in (("network", 100, ("1", "2")), ("square_network", 33, ("1", "2", "3", "4"))):
+        graph = with_sums(in_machine_time(read(place / f"{file}.net").graph))
+        first = graph.nodes["sdnn0"]
+        assert isinstance(first, SigmaDelta)
+        given = {"image": None, "input": None, "sdnn0": Input(first.shape, Fixed(24))}
+        graph = graph.edit({**given, "sdnn0.sum": None})
+        act = image_first(np.load(place / "act0.npy")[:wide, :33])[None]
+        trace = integer.run(graph, {"sdnn0": act.astype(np.int64)}, LOIHI)
+        for layer in layers:
+            theirs = image_first(np.load(place / f"sigma{layer}{'_square' if wide == 33 else ''}.npy"))
+            ours = trace.potentials[f"sdnn{layer}.sum"][0]
+            yield compare("pilotnet_sdnn", f"sums {file} {layer}", ours, theirs)
+
+
+def tinynet_sdnn(folder: Path) -> Iterator[Row]:
+    """An encoder; one step of biased convolution neurons; a sum. Upstream ran the two latter on spikes of 1."""
+    place = folder / "gts/tinynet_sdnn"
+    neuron = {"type": b"SDNN", "vThMant": 20}
+    graph = written([{"type": b"input", "shape": [3, 16, 16], "neuron": neuron}])
+    wave = np.sin(2 * np.pi * np.arange(15) / 15)
+    x = image_first((np.load(place / "input_bias.npy")[..., None] * wave).astype(int))
+    trace = integer.run(graph, {"input": x[None]}, LOIHI)
+    yield compare(
+        "tinynet_sdnn", "messages input", messages(graph, trace, "sdnn0"), image_first(np.load(place / "input.npy"))
+    )
+    conv = {"type": b"conv", "shape": [24, 6, 6], "stride": 2, "weight": kernel(np.load(place / "layer1_kernel.npy"))}
+    conv |= {"bias": np.load(place / "layer1_bias.npy"), "neuron": neuron}
+    dense_ = {"type": b"dense", "shape": [100], "weight": np.load(place / "layer2_weight.npy")}
+    graph = in_machine_time(written([{"type": b"input", "shape": [3, 16, 16]}, conv]))
+    theirs = image_first(np.load(place / "layer1.npy"))
+    trace = integer.run(graph, {"input": np.zeros((1, 1, 3, 16, 16), dtype=np.int64)}, LOIHI)
+    yield compare("tinynet_sdnn", "messages layer1", messages(graph, trace, "sdnn1"), theirs[:1])
+    layers = [{"type": b"input", "shape": [864]}, dense_ | {"neuron": neuron | {"sigma_output": True}}]
+    graph = in_machine_time(written(layers))
+    spikes = np.load(place / "layer1.npy").reshape(-1, 16).T != 0
+    trace = integer.run(graph, {"input": spikes[None].astype(np.int64)}, LOIHI)
+    yield compare("tinynet_sdnn", "sums layer2", trace.potentials["sdnn1"][0], np.load(place / "layer2.npy").T)
+
+
+def kernel(weight: Array) -> Array:
+    """Lava's [out, x, y, in], turned round, as the [out, in, y, x] of a file."""
+    return weight[:, ::-1, ::-1].transpose(0, 3, 2, 1)
+
+
+def complex_dense(folder: Path) -> Iterator[Row]:
+    """RF_IZ neurons that hear the input in both parts; 200-256 with complex weights to RF neurons; 2000 steps."""
+    place = folder / "gts/complex_dense"
+    x = np.load(place / "in.npy").transpose()[None].astype(np.int64)
+    one = np.eye(200, dtype=np.int64)
+    for kind, weight, (size, period), threshold, file in (
+        ("RF", (one, one), (200, 7), FixedPoint.number(int(1.1 * 64), -6), "current"),  # finer than the format
+        ("RF_PHASE", tuple(np.load(place / f"weight_{part}.npy") for part in ("r", "img")), (256, 11), None, "out"),
+    ):
+        turn = [int(0.95 * wave(np.pi * 2 / period) * 4096) for wave in (np.sin, np.cos)]
+        neuron = {"type": kind.encode(), "sinDecay": turn[0], "cosDecay": turn[1], "vThMant": 25}
+        weights = dict(zip(("real", "imag"), weight, strict=True))
+        graph = written([{"type": b"dense", "shape": [size], "weight": weights, "neuron": neuron}])
+        op = graph.nodes["rf0"]
+        assert isinstance(op, Resonator)
+        # upstream made the neurons directly, without the fractions that reading a file cuts off
+        sine, cosine = (FixedPoint.number(value, -12) for value in turn)
+        graph = graph.edit({"rf0": replace(op, sine=sine, cosine=cosine, threshold=threshold or op.threshold)})
+        graph = graph if threshold else in_machine_time(graph)
+        trace = integer.run(graph, {"input": x}, LOIHI)
+        theirs = np.load(place / f"{file}.npy").transpose()
+        yield compare(
+            "complex_dense", f"spikes {kind if threshold is None else 'RF_IZ'}", trace.spikes["rf0"][0], theirs
+        )
+
+
 CASES: dict[str, Callable[[Path], Iterator[Row]]] = {
     "tiny": tiny,
     "pilotnet_lif": pilotnet_lif,
     "ntidigits": ntidigits,
     "dense": dense,
+    "complex_dense": complex_dense,
+    "pilotnet_sdnn": pilotnet_sdnn,
+    "tinynet_sdnn": tinynet_sdnn,
 }
 
 

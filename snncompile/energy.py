@@ -24,7 +24,21 @@ from snncompile.energy_counts import Plan, Sent, Way, counted
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Norm, Output, Pool, Readout, Scale, kind
+from snncompile.ir.ops import (
+    Conv,
+    Dense,
+    Flatten,
+    Input,
+    Neuron,
+    Norm,
+    Output,
+    Pool,
+    Readout,
+    Resonator,
+    Scale,
+    SigmaDelta,
+    kind,
+)
 from snncompile.ir.text import arrays, to_text
 from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
@@ -149,6 +163,8 @@ class Counter:
                     layers.append(run.population(name, op))
                 case Norm() | Input() | Output() | Flatten() | Scale():
                     pass  # inputs and outputs compute nothing; the others are folded, and events followed through
+                case SigmaDelta() | Resonator():
+                    pass  # the plan refuses them
                 case _ as never:
                     assert_never(never)
         return Counts(tuple(layers), samples, steps, self._weights, _sample_digests(stimulus, samples))

@@ -18,7 +18,22 @@ from numpy.typing import NDArray
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Norm, Op, Pool, Readout, Scale, Shape, real
+from snncompile.ir.ops import (
+    Conv,
+    Dense,
+    Flatten,
+    Input,
+    Neuron,
+    Norm,
+    Op,
+    Pool,
+    Readout,
+    Resonator,
+    Scale,
+    Shape,
+    SigmaDelta,
+    real,
+)
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import Analog, Count, Fixed, Signed, Spike, is_event
 from snncompile.passes.fold_norm import fold_norm
@@ -103,6 +118,8 @@ class Plan:
     """
 
     def __init__(self, graph: Graph) -> None:
+        for name in graph.names(SigmaDelta, Resonator):
+            raise GraphError("its operations are not counted", where=graph.label(name), why="LIF neurons are")
         self.graph, self.extent = graph, shapes(graph)
         self.standing = frozenset(fold_norm(graph).graph.names(Norm))
         self.biased = biased(graph, self.extent)

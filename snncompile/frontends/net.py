@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import GraphError, ReadError
-from snncompile.frontends.net_layers import Layer, build
+from snncompile.frontends.net_layers import build
+from snncompile.frontends.net_record import Layer
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program

@@ -1,18 +1,14 @@
 """What the layers of a ``.net`` mean: nodes and edges in logical time, integers as they stand in the file.
 
-=============  =========================================================================================================
-input          ``Input``; with LIF neurons, which netx drives through their bias: ``Input -> Scale -> Neuron``. Data are
-               in the units of the file's affine transform ``weight x + bias`` (64 and 0 where it has none)
+input          ``Input``. With neurons, ``Input -> Scale -> neurons``: netx drives LIF through their bias, SDNN encode;
+               data are in the units of the file's transform ``weight x + bias`` (64 and 0 where it has none)
 dense          ``Dense``, over the flattened signal; one for each delay where rows (netx: ``delay`` [out]) or columns
                ([in]) are delayed, delays beyond 62 are 62
+  complex      one ``Dense`` to both parts, the real one first, and a view of them as [2, n]
 dense_rec      ``Dense`` and a second one from the population to itself, with a delay of 1
 conv           ``Conv``; kernels are correlated, as in torch
 flatten        nothing: shapes are [channels, height, width] and flat in that order
-neurons        LOIHI and CUBA: ``Neuron`` with alpha = iDecay / 4096, beta = vDecay / 4096, threshold vThMant and bias
-               in weight units (netx: du = iDecay - 1, dv = vDecay, bias_exp = 6). None: netx accumulates with du = -1
-               and dv = 4096; that, and a last layer that keeps all (iDecay 4096, vDecay 0, vThMant 131071), is
-               ``Readout``: the same sums while they stay inside the machine's 24 bits
-=============  =========================================================================================================
+neurons        ``net_neurons.py``
 
 Where netx would change or ignore a value (weights that it clips, delays of convolutions, refractory periods), the file
 is refused instead. Source: lava-dl 0.6.0, ``netx/hdf5.py``, ``netx/utils.py``.
@@ -20,93 +16,39 @@ is refused instead. Source: lava-dl 0.6.0, ``netx/hdf5.py``, ``netx/utils.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from snncompile.errors import ReadError, UnsupportedNode
 from snncompile.fixed import FixedPoint, Integers
+from snncompile.frontends.net_neurons import encoder, kind_of, population, resonator
+from snncompile.frontends.net_record import LARGEST, Layer
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Output, Readout, Scale, Shape, To
+from snncompile.ir.ops import (
+    Conv,
+    Dense,
+    Flatten,
+    Input,
+    Neuron,
+    Op,
+    Output,
+    Readout,
+    Resonator,
+    Scale,
+    Shape,
+    SigmaDelta,
+    Stateful,
+)
 from snncompile.ir.signals import Fixed, Signal, Spike
 
-Array = NDArray[Any]
-DECAY = 12  # decays are in 4096ths
-NEVER = 131071
-"""The threshold of a population that never fires: the largest that Loihi holds."""
 MOST_DELAY = 62
 IMAGE_BITS = 13
 """Biases that netx writes for an image: 12 bits and a sign."""
+MESSAGE_BITS = 24
+"""What a graded message may be wide where a file does not say it."""
 MOST_COPIES = 1 << 27  # numbers that the matrices of all delays of a layer may hold together
-MOST_NEURONS = 1 << 26
 MOST_GEOMETRY = 1 << 12  # stride, padding or dilation
-LARGEST = 1 << 24  # of any one integer: what a machine of 24 bits can hold
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The datasets of ``layer/<index>`` by name; ``where`` names it in messages."""
-
-    where: str
-    index: int
-    datasets: Mapping[str, Array]
-
-    def fail(self, what: str, why: str = "", remedy: str = "") -> ReadError:
-        return ReadError(what, where=self.where, why=why, remedy=remedy)
-
-    def lacks(self, what: str, why: str = "") -> UnsupportedNode:
-        return UnsupportedNode(what, where=self.where, why=why)
-
-    def has(self, key: str) -> bool:
-        return key in self.datasets
-
-    def need(self, key: str) -> Array:
-        if key not in self.datasets:
-            raise self.fail(f"has no dataset {key!r}")
-        return self.datasets[key]
-
-    def word(self, key: str) -> str:
-        value = self.need(key)
-        if value.dtype.kind != "U":
-            raise self.fail(f"{key} is no word")
-        return str(value)
-
-    def integers(self, key: str) -> Integers:
-        """A dataset of integers, whatever type holds them. Fractions are refused: netx would drop them."""
-        values = self.need(key)
-        if values.dtype.kind not in "biuf":
-            raise self.fail(f"{key} holds no numbers")
-        whole = np.asarray(np.rint(values.astype(np.float64)))
-        wrong = whole != values
-        if wrong.any():
-            raise self.fail(f"{key} holds {values[wrong].flat[0]:g}, which is no integer", "netx would cut it off")
-        if np.any(np.abs(whole) > LARGEST):
-            raise self.fail(f"{key} holds {np.abs(whole).max():g}", f"the machine's integers end at {LARGEST}")
-        return whole.astype(np.int64)
-
-    def integer(self, key: str, least: int, most: int, default: int | None = None) -> int:
-        if default is not None and not self.has(key):
-            return default
-        values = self.integers(key)
-        if values.size != 1:
-            raise self.fail(f"{key} holds {values.size} numbers, not one", "Loihi's neurons share it")
-        value = int(values.item())
-        if not least <= value <= most:
-            raise self.fail(f"{key} is {value}", f"{least} to {most} are possible")
-        return value
-
-    def shape(self) -> Shape:
-        """[C, H, W], or [n] where all else is 1."""
-        sizes = tuple(int(size) for size in self.integers("shape").ravel())
-        if not sizes or len(sizes) > 3 or min(sizes) < 1:
-            raise self.fail(f"its shape is {list(sizes)}")
-        if prod(sizes) > MOST_NEURONS:
-            raise self.fail(f"its shape {list(sizes)} is {prod(sizes):,} neurons", f"{MOST_NEURONS:,} are read")
-        return sizes
 
 
 def build(layers: list[Layer]) -> Graph:
@@ -164,52 +106,73 @@ class _Chain:
             return
         weight, offset = layer.integer("weight", 1, LARGEST, default=64), layer.integer("bias", -4095, 4095, default=0)
         self._source(Fixed(IMAGE_BITS, 1 / weight))
-        neuron = _neuron(layer, self.shape, np.asarray(offset))
-        self.nodes["image"] = Scale(FixedPoint.number(1))
-        # the bias passes the synaptic current by; through it, nothing of it may stay
-        self._population(layer, "image", self.at, replace(neuron, alpha=FixedPoint.number(1 << DECAY, -DECAY)))
+        factor, neurons = encoder(layer, self.shape, offset)
+        self.nodes["image"] = Scale(factor)
+        self.edges.append(Edge(self.at, "image"))
+        self._settle(layer, "image", neurons)
 
     def _source(self, signal: Signal) -> None:
         self.nodes["input"], self.at = Input(self.shape, signal), "input"
 
-    def _ensure_source(self, layer: Layer, shape: Shape) -> None:
-        """Files may begin with synapses; their input then has the shape that these read, and carries spikes."""
+    def _begin(self, layer: Layer, shape: Shape) -> None:
+        """What the first synapses read: files may begin with them; SDNN hears numbers, all others spikes."""
         if not self.at:
-            if not shape:
-                raise layer.fail("what it reads has no shape", remedy="begin the file with a layer of type input")
             self.shape = shape
             self._source(Spike())
+        source = self.nodes[self.at]
+        if isinstance(source, Input) and source.signal == Spike() and kind_of(layer) == "SDNN":
+            self._source(Fixed(MESSAGE_BITS))
 
     def _dense(self, layer: Layer, *, recurrent: bool, last: bool) -> None:
-        shape = layer.shape()
-        size = prod(shape)
+        size = prod(layer.shape())
+        if layer.has("weight/real"):
+            self._complex(layer, size, recurrent=recurrent)
+            return
         weight = _matrix(layer, "weight", size)
-        self._ensure_source(layer, (weight.shape[1],))
-        if prod(self.shape) != weight.shape[1]:
-            raise layer.fail(f"weights {list(weight.shape)} do not take {list(self.shape)}")
+        self._reads(layer, weight)
         _check_weights(layer, weight)
         before, name = self.at, f"dense{layer.index}"
         delays = _delays(layer, weight)
-        for delay, part in delays:
-            synapse = name if len(delays) == 1 else f"{name}_after{delay}"
+        synapses = [name if len(delays) == 1 else f"{name}_after{delay}" for delay, _ in delays]
+        for synapse, (delay, part) in zip(synapses, delays, strict=True):
             self.nodes[synapse] = Dense(FixedPoint(part))
             self.edges.append(Edge(before, synapse, delay))
-        own = _population(layer, (size,), _bias(layer, (size,)), last=last and not recurrent)
-        for position, (delay, _) in enumerate(delays):
-            synapse = name if len(delays) == 1 else f"{name}_after{delay}"
-            if position:
-                self.edges.append(Edge(synapse, self.at))
-            else:
-                self._population(layer, synapse, "", own)
+        self._settle(layer, synapses[0], population(layer, (size,), _bias(layer, (size,)), last=last and not recurrent))
+        self.edges += [Edge(synapse, self.at) for synapse in synapses[1:]]
         if recurrent:
-            again = _matrix(layer, "weight_rec", size)
-            if again.shape != (size, size):
-                raise layer.fail(f"weight_rec {list(again.shape)} does not lead from {size} neurons to themselves")
-            if layer.has("delay"):
-                raise layer.lacks("delays of a recurrent layer", "netx gives both matrices the same and loses a scale")
-            _check_weights(layer, np.hstack([weight, again]))
-            self.nodes[f"{name}_again"] = Dense(FixedPoint(again))
-            self.edges += [Edge(self.at, f"{name}_again", 1), Edge(f"{name}_again", self.at)]
+            self._again(layer, weight, size)
+
+    def _reads(self, layer: Layer, weight: Integers) -> None:
+        self._begin(layer, (weight.shape[1],))
+        if prod(self.shape) != weight.shape[1]:
+            raise layer.fail(f"weights {list(weight.shape)} do not take {list(self.shape)}")
+
+    def _again(self, layer: Layer, weight: Integers, size: int) -> None:
+        """The synapses from a population to itself."""
+        again = _matrix(layer, "weight_rec", size)
+        if again.shape != (size, size):
+            raise layer.fail(f"weight_rec {list(again.shape)} does not lead from {size} neurons to themselves")
+        if layer.has("delay"):
+            raise layer.lacks("delays of a recurrent layer", "netx gives both matrices the same and loses a scale")
+        _check_weights(layer, np.hstack([weight, again]))
+        name = f"dense{layer.index}_again"
+        self.nodes[name] = Dense(FixedPoint(again))
+        self.edges += [Edge(self.at, name, 1), Edge(name, self.at)]
+
+    def _complex(self, layer: Layer, size: int, *, recurrent: bool) -> None:
+        if recurrent:
+            raise layer.lacks("complex weights of a recurrent layer", "netx reads none")
+        parts = [_matrix(layer, key, size) for key in ("weight/real", "weight/imag")]
+        if parts[0].shape != parts[1].shape:
+            raise layer.fail(f"real weights {list(parts[0].shape)}, imaginary {list(parts[1].shape)}")
+        self._reads(layer, parts[0])
+        for part in parts:
+            _check_weights(layer, part)
+        name = f"dense{layer.index}"
+        self.nodes[name] = Dense(FixedPoint(np.concatenate(parts)))
+        self.nodes[f"{name}_parts"] = Flatten((2, size))
+        self.edges += [Edge(self.at, name), Edge(name, f"{name}_parts")]
+        self._settle(layer, f"{name}_parts", resonator(layer, (size,)))
 
     def _conv(self, layer: Layer, *, last: bool) -> None:
         weight = layer.integers("weight")
@@ -227,19 +190,22 @@ class _Chain:
         geometry = {
             key: _pair(layer, key, default) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
         }
+        self._begin(layer, self.shape)
         name = f"conv{layer.index}"
         groups = layer.integer("groups", 1, LARGEST, default=1)
         self.nodes[name] = Conv(FixedPoint(weight), None, groups=groups, **geometry)
         self.edges.append(Edge(self.at, name))
-        self._population(layer, name, "", _population(layer, shape, _bias(layer, shape), last=last))
+        self._settle(layer, name, population(layer, shape, _bias(layer, shape), last=last))
 
-    def _population(self, layer: Layer, synapse: str, source: str, op: Neuron | Readout) -> None:
-        if source:
-            self.edges.append(Edge(source, synapse))
-        self.at = f"{'lif' if isinstance(op, Neuron) else 'readout'}{layer.index}"
+    def _settle(self, layer: Layer, synapse: str, op: Stateful) -> None:
+        """The population behind a synapse, which the next layer reads."""
+        self.at = f"{_NAMES[type(op)]}{layer.index}"
         self.nodes[self.at] = op
         self.edges.append(Edge(synapse, self.at))
         self.shape = op.shape
+
+
+_NAMES: dict[type[Stateful], str] = {Neuron: "lif", Readout: "readout", SigmaDelta: "sdnn", Resonator: "rf"}
 
 
 def _plain(shape: Shape) -> Shape:
@@ -312,32 +278,3 @@ def _bias(layer: Layer, shape: Shape) -> Integers:
     if bias.shape == shape[::-1]:
         return bias.transpose()
     raise layer.fail(f"biases {list(bias.shape)} for neurons {list(shape)}")
-
-
-def _population(layer: Layer, shape: Shape, bias: Integers, *, last: bool) -> Neuron | Readout:
-    if not layer.has("neuron/type"):
-        return Readout(shape, "sum", FixedPoint(bias))
-    neuron = _neuron(layer, shape, bias)
-    values = tuple(layer.integer(f"neuron/{key}", 0, LARGEST) for key in ("iDecay", "vDecay", "vThMant"))
-    return Readout(shape, "sum", FixedPoint(bias)) if last and values == (1 << DECAY, 0, NEVER) else neuron
-
-
-def _neuron(layer: Layer, shape: Shape, bias: Integers) -> Neuron:
-    kind = layer.word("neuron/type")
-    if kind not in ("LOIHI", "CUBA"):
-        raise layer.lacks(f"neurons of type {kind!r} have no meaning here", "LOIHI and CUBA are LIF")
-    if layer.integer("neuron/refDelay", 0, LARGEST, default=1) > 1:
-        raise layer.lacks("a refractory period of more than one step", "netx ignores it")
-    if layer.integer("neuron/gradedSpike", 0, 1, default=0):
-        raise layer.lacks("graded spikes of LIF neurons", "netx sends ones")
-    current = layer.integer("neuron/iDecay", 0, 1 << DECAY)
-    leak = layer.integer("neuron/vDecay", 0, 1 << DECAY)
-    return Neuron(
-        shape,
-        alpha=FixedPoint.number(current, -DECAY),
-        beta=FixedPoint.number(leak, -DECAY),
-        threshold=FixedPoint.number(layer.integer("neuron/vThMant", 0, 1 << 18)),
-        bias=FixedPoint(bias),
-        reset=To(FixedPoint.number(0)),
-        initial=FixedPoint.number(0),
-    )

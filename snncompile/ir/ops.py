@@ -244,10 +244,76 @@ class Readout:
                 return accumulated
 
 
-Op = Input | Output | Dense | Conv | Norm | Pool | Flatten | Scale | Neuron | Readout
-OPS: tuple[type[Op], ...] = (Input, Output, Dense, Conv, Norm, Pool, Flatten, Scale, Neuron, Readout)
+@dataclass(frozen=True, eq=False)
+class SigmaDelta:
+    """A population that sends changes: sums what arrives, and tells what its receivers do not know yet::
+
+        a[t] = max(0, sigma[t] + bias),   sigma[t] = sigma[t-1] + x[t]      ``sigma-delta``
+        a[t] = x[t] + bias                                                 ``delta``: encodes what the outside gives
+        v[t] = a[t] - e[t-1]                                               e: what has been told,  e[-1] = 0
+        y[t] = v[t] / 2^shift  where |v[t]| >= threshold,  else 0           rounded down in integers
+        e[t] = e[t-1] + v[t]   where it was told,          else e[t-1]
+        y[t] = sigma[t]                                                    ``sigma``: a read-out, of the sum alone
+
+    ``threshold``, ``bias`` and all states are in units of a weight times what the source sends. It sends graded
+    values. Source: Lava 0.10, ``lava/proc/sdn/models.py`` (``Delta``, ``Sigma``, ``SigmaDelta`` without
+    ``cum_error``); its ``residue`` is ``a - e``. Lava's ``spike_exp`` s and ``state_exp`` r give a bias B and threshold
+    V there the values B 2^(s + r) and V 2^(s + r) here, ``x`` of ``delta`` a factor 2^(s + r), and ``shift`` = r.
+    """
+
+    shape: Shape
+    kind: Literal["sigma-delta", "delta", "sigma"] = "sigma-delta"
+    threshold: Param = field(default_factory=lambda: number(0.0))
+    bias: Param = field(default_factory=lambda: number(0.0))
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Resonator:
+    """A population of resonate-and-fire neurons; ``x`` is complex: [2, *shape], real part first::
+
+        re[t] = cosine re[t-1] - sine im[t-1] + Re x[t]
+        im[t] = sine re[t-1] + cosine im[t-1] + Im x[t]
+        y[t] = re[t] >= threshold and im[t] >= 0 and im[t-1] < 0     ``phase``: no reset
+        y[t] = im[t] >= threshold, then re = 0, im = just below it   ``izhikevich``
+
+    ``cosine`` and ``sine`` hold the decay as well: (1 - alpha) cos(2 pi / period) and sin. In integers each product is
+    rounded toward zero, both parts saturate, and just below is one unit. Source: Lava 0.10,
+    ``lava/proc/rf/models.py`` and ``rf_iz/models.py``.
+    """
+
+    shape: Shape
+    cosine: Param
+    sine: Param
+    threshold: Param = field(default_factory=lambda: number(1.0))
+    kind: Literal["phase", "izhikevich"] = "phase"
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+
+Op = Input | Output | Dense | Conv | Norm | Pool | Flatten | Scale | Neuron | Readout | SigmaDelta | Resonator
+OPS: tuple[type[Op], ...] = (
+    Input,
+    Output,
+    Dense,
+    Conv,
+    Norm,
+    Pool,
+    Flatten,
+    Scale,
+    Neuron,
+    Readout,
+    SigmaDelta,
+    Resonator,
+)
 Synapse = Dense | Conv | Scale
 Population = Input | Neuron | Readout
+Stateful = Neuron | Readout | SigmaDelta | Resonator
+STATEFUL: tuple[type[Stateful], ...] = (Neuron, Readout, SigmaDelta, Resonator)
 
 
 def kind(op: Op) -> str:

@@ -19,13 +19,16 @@ from snncompile.ir.ops import (
     Output,
     Pool,
     Readout,
+    Resonator,
     Scale,
     Shape,
+    SigmaDelta,
     kind,
 )
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike
 
 T = TypeVar("T")
+MESSAGE_BITS = 24  # what a graded message of a machine may be wide, sign included
 
 
 def shapes(graph: Graph) -> dict[str, Shape]:
@@ -62,7 +65,7 @@ def _settle(graph: Graph, of: Callable[[str, Op, list[T]], T], what: str) -> dic
             arriving = [known[edge.source] for edge in edges if edge.source in known]
             if len(arriving) == len(edges):
                 known[name] = of(name, op, arriving)
-            elif isinstance(op, Neuron) and name not in known:
+            elif isinstance(op, Neuron | SigmaDelta | Resonator) and name not in known:
                 known[name] = of(name, op, [])
                 declared = True
                 left.append(name)  # once more, when all that arrives is known
@@ -79,7 +82,7 @@ def _settle(graph: Graph, of: Callable[[str, Op, list[T]], T], what: str) -> dic
 def shape_of(label: str, op: Op, arriving: Shape | None) -> Shape:
     """The output shape of an op that receives ``arriving`` (None: no edge). Raises ``GraphError``."""
     if arriving is None:
-        if isinstance(op, Input | Neuron | Readout):
+        if isinstance(op, Input | Neuron | Readout | SigmaDelta | Resonator):
             return op.shape
         raise GraphError("nothing arrives", where=label, remedy="connect it or remove it")
     match op:
@@ -89,7 +92,11 @@ def shape_of(label: str, op: Op, arriving: Shape | None) -> Shape:
             if isinstance(op, Norm) and op.mean.shape not in ((), arriving[:1]):
                 raise GraphError(f"normalises {list(op.mean.shape)} channels, gets {list(arriving)}", where=label)
             return arriving
-        case Neuron() | Readout():
+        case Resonator():
+            if arriving != (2, *op.shape):
+                raise GraphError(f"takes complex {[2, *op.shape]}, gets {list(arriving)}", where=label)
+            return op.shape
+        case Neuron() | Readout() | SigmaDelta():
             if arriving != op.shape:
                 raise GraphError(f"has shape {list(op.shape)}, gets {list(arriving)}", where=label)
             return op.shape
@@ -153,6 +160,10 @@ def _signal_of(op: Op, arriving: list[Signal]) -> Signal:
             return op.signal
         case Neuron():
             return Spike(op.amplitude)
+        case Resonator():
+            return Spike()
+        case SigmaDelta():
+            return Fixed(MESSAGE_BITS)
         case Output() | Flatten():
             return add(arriving)
         case Pool():

@@ -34,8 +34,10 @@ from snncompile.ir.ops import (
     Output,
     Pool,
     Readout,
+    Resonator,
     Scale,
     Shape,
+    SigmaDelta,
     Synapse,
     number,
     real,
@@ -89,6 +91,10 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
     match op:
         case Neuron():
             return _neuron_faults(op, target)
+        case SigmaDelta():
+            return ["sends changes of a sum, the machine's stock neurons are LIF"]
+        case Resonator():
+            return ["resonates, the machine's stock neurons are LIF"]
         case Norm():
             return ["a norm that is not folded has no weights of its own"]
         case Pool(kind="max") if _spikes_into(graph, name) is None:

@@ -19,9 +19,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from snncompile.errors import InternalError
+from snncompile.errors import GraphError, InternalError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Norm, Output, Pool, Readout, Scale, To, real
+from snncompile.ir.ops import (
+    Conv,
+    Dense,
+    Flatten,
+    Input,
+    Neuron,
+    Norm,
+    Output,
+    Pool,
+    Readout,
+    Resonator,
+    Scale,
+    SigmaDelta,
+    To,
+    real,
+)
 from snncompile.run import linear
 from snncompile.run.reference import channels
 from snncompile.run.trace import Array, Trace
@@ -56,6 +71,8 @@ def bounds(graph: Graph, stimulus: Mapping[str, Array], recorded: Trace, roundof
             result[name] = analysis.population(op, arriving, recorded, name)
         if isinstance(op, Readout):
             found[name] = np.abs(recorded.potentials[name]), result[name]
+        elif isinstance(op, SigmaDelta | Resonator):
+            raise GraphError("has no rounding bound", where=graph.label(name), why="bounds are proven for LIF neurons")
         elif not isinstance(op, Neuron):
             found[name] = analysis.linear(op, *analysis.add(arriving))
     return result

@@ -4,8 +4,8 @@ Layer after layer over all samples and steps at once, where ``integer`` goes ste
 known for all steps when its turn comes, because the graph has no loop. Weighted sums run in float32 or float64 matrix
 products, which are exact where the worst sum of any order stays below 2^24 or 2^53 (every partial sum is then an
 integer that the type holds); where the proof fails they run in int64. Logical delays are read off the phases, so a
-timed graph costs what a fixed one does. Graphs with loops, read-outs that feed populations and inputs beyond what they
-declare run on ``integer`` itself.
+timed graph costs what a fixed one does. Graphs with loops, neurons that are not LIF, read-outs that feed populations
+and inputs beyond what they declare run on ``integer`` itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Readout, Scale, Synapse
+from snncompile.ir.ops import STATEFUL, Conv, Dense, Input, Neuron, Readout, Resonator, Scale, SigmaDelta, Synapse
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import grid
 from snncompile.run import integer, linear
@@ -51,12 +51,13 @@ class Simulator:
         self.graph, self.target = graph, target
         self._machine = IntegerGraph(graph, target)
         self._extent = shapes(graph)
-        every = connections(graph)
+        others = graph.names(SigmaDelta, Resonator)
+        every = [] if others else connections(graph)
         flow: nx.DiGraph[str] = nx.DiGraph()
         flow.add_nodes_from(graph.names(Input, Neuron, Readout))
         flow.add_edges_from((c.source, c.target) for c in every)
         read_out = any(isinstance(graph.nodes[c.source], Readout) for c in every)
-        self._stepwise = read_out or not nx.is_directed_acyclic_graph(flow)
+        self._stepwise = bool(others) or read_out or not nx.is_directed_acyclic_graph(flow)
         self._order = [] if self._stepwise else list(nx.topological_sort(flow))
         self._fired: Counter[str] = Counter()
         self._lines: dict[str, list[_Line]] = {name: [] for name in flow}
@@ -82,7 +83,7 @@ class Simulator:
         not with the number of samples.
         """
         samples, steps = check_stimulus(self.graph, stimulus)
-        kept = set(self.graph.names(Neuron, Readout)) if keep is None else set(keep)
+        kept = set(self.graph.names(*STATEFUL)) if keep is None else set(keep)
         if self._stepwise or not all(self._declared(name, values) for name, values in stimulus.items()):
             whole = integer.run(self.graph, stimulus, self.target)
             return Trace(

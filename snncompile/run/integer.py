@@ -8,6 +8,9 @@ sheet's numbers in place of constants; ``F`` are the potential's fraction bits, 
     v[t] = saturate(decay(w[t-1], beta) + u[t] + bias)
     s[t] = v[t] > threshold << F
     decay(z, a) = z (2^D - a 2^D) / 2^D, rounded as the sheet says
+
+``SigmaDelta`` counts in weights times messages, without the shift by F; ``Resonator`` turns with D bits, rounds toward
+zero and saturates as a potential.
 """
 
 from __future__ import annotations
@@ -19,10 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import GraphError, InternalError
-from snncompile.fixed import FixedPoint, as_fixed, decay, overflow, saturate
+from snncompile.fixed import FixedPoint, as_fixed, decay, overflow, saturate, shift_toward_zero
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Conv, Dense, Flatten, Neuron, Norm, Param, Pool, Readout, Scale, To
-from snncompile.run import linear
+from snncompile.ir.ops import (
+    By,
+    Conv,
+    Dense,
+    Flatten,
+    Neuron,
+    Norm,
+    Param,
+    Pool,
+    Readout,
+    Resonator,
+    Scale,
+    SigmaDelta,
+    Stateful,
+    To,
+)
+from snncompile.run import linear, resonance
 from snncompile.run.steps import Arithmetic, Fired, State, drive
 from snncompile.run.trace import Trace
 from snncompile.target import Target
@@ -66,6 +84,7 @@ class IntegerGraph:
         self.fraction = target.potential.fraction_bits
         self.neurons = {name: self._neuron(name) for name in graph.names(Neuron)}
         self.readouts = {name: self._readout(name) for name in graph.names(Readout)}
+        self.neurons |= {name: self._other(name) for name in graph.names(SigmaDelta, Resonator)}
         self.weights = {name: self._weight(name) for name in graph.names(Dense, Conv, Scale)}
 
     def _grid(self, name: str, what: str, value: Param, fraction: int) -> Array:
@@ -106,6 +125,19 @@ class IntegerGraph:
             "initial": self._grid(name, "initial potential", op.initial, self.fraction),
         }
 
+    def _other(self, name: str) -> dict[str, Any]:
+        """Parameters of neurons that are not LIF; changes are counted in weights times messages."""
+        op = self.graph.nodes[name]
+        if isinstance(op, SigmaDelta):
+            return {what: self._grid(name, what, getattr(op, what), 0) for what in ("threshold", "bias")}
+        assert isinstance(op, Resonator)
+        bits = self.target.decay.bits
+        return {
+            "cosine": self._grid(name, "cosine", op.cosine, bits),
+            "sine": self._grid(name, "sine", op.sine, bits),
+            "threshold": self._grid(name, "threshold", op.threshold, self.fraction),
+        }
+
     def _readout(self, name: str) -> Array:
         op = self.graph.nodes[name]
         assert isinstance(op, Readout)
@@ -135,6 +167,13 @@ class IntegerGraph:
     def fire(self, name: str, x: Array, state: State) -> Fired:
         """One step of a population up to the reset."""
         own, sheet = self.neurons[name], self.target
+        match self.graph.nodes[name]:
+            case SigmaDelta() as other:
+                return resonance.change(other, x, state, own["threshold"], own["bias"])
+            case Resonator() as other:
+                return self._resonate(other, x << self.fraction, state, own)
+            case _:
+                pass
         bits, rounding = sheet.decay.bits, sheet.decay.rounding
         drive_ = decay(state.u, own["alpha"], bits, rounding) + (x << self.fraction)
         state.u = overflow(drive_, sheet.current.bits, sheet.current.overflow)
@@ -144,26 +183,47 @@ class IntegerGraph:
         assert isinstance(op, Neuron)
         return Fired(v, v > own["threshold"] if op.fires == ">" else v >= own["threshold"])
 
+    def _resonate(self, op: Resonator, x: Array, state: State, own: Mapping[str, Array]) -> Fired:
+        bits, most = self.target.decay.bits, self.target.potential.bits
+        return resonance.resonate(
+            op,
+            x,
+            state,
+            (own["cosine"], own["sine"]),
+            own["threshold"],
+            lambda part, factor: shift_toward_zero(part * factor, bits),
+            lambda values: saturate(values, most),
+        )
+
     def settle(self, name: str, fired: Fired, s: Array, state: State) -> None:
         """The reset."""
         op = self.graph.nodes[name]
-        assert isinstance(op, Neuron)
-        amount = self.neurons[name]["reset"]
-        state.w = fired.v - s * amount if isinstance(op.reset, By) else np.where(s, amount, fired.v)
+        match op:
+            case SigmaDelta():
+                state.w = state.w + fired.v * s
+            case Resonator():
+                resonance.settle(op, s, state, self.neurons[name]["threshold"] - 1)
+            case Neuron(reset=By()):
+                state.w = fired.v - s * self.neurons[name]["reset"]
+            case _:
+                state.w = np.where(s, self.neurons[name]["reset"], fired.v)
 
-    def emit(self, name: str, s: Array) -> Array:
-        """A spike is 1."""
-        return s.astype(np.int64)
+    def emit(self, name: str, fired: Fired, s: Array) -> Array:
+        """A spike is 1; a change is sent without the bits that it shifts out."""
+        op = self.graph.nodes[name]
+        return fired.v * s >> op.shift if isinstance(op, SigmaDelta) else s.astype(np.int64)
 
     def integrate(self, name: str, x: Array, state: State) -> Array:
         """One step of a read-out: a population that never fires and never decays."""
+        if isinstance(self.graph.nodes[name], SigmaDelta):
+            return np.asarray(state.w + x)
         total = state.w + overflow(x << self.fraction, self.target.current.bits, self.target.current.overflow)
         return saturate(total + self.readouts[name], self.target.potential.bits)
 
     def rest(self, name: str, batch: int) -> State:
         """The state at the start of a sample."""
         op = self.graph.nodes[name]
-        assert isinstance(op, Neuron | Readout)
+        assert isinstance(op, Stateful)
         w = np.zeros((batch, *op.shape), dtype=np.int64)
         return State(np.zeros_like(w), w + self.neurons[name]["initial"] if isinstance(op, Neuron) else w)
 

@@ -10,8 +10,23 @@ from numpy.typing import NDArray
 
 from snncompile.errors import InternalError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Conv, Dense, Flatten, Neuron, Norm, Pool, Readout, Scale, To, real
-from snncompile.run import linear
+from snncompile.ir.ops import (
+    By,
+    Conv,
+    Dense,
+    Flatten,
+    Neuron,
+    Norm,
+    Pool,
+    Readout,
+    Resonator,
+    Scale,
+    SigmaDelta,
+    Stateful,
+    To,
+    real,
+)
+from snncompile.run import linear, resonance
 from snncompile.run.steps import Arithmetic, Fired, State, drive
 from snncompile.run.trace import Trace
 
@@ -40,6 +55,16 @@ def run(
         return apply_linear(graph, name, x)
 
     def fire(name: str, x: Array, state: State) -> Fired:
+        match graph.nodes[name]:
+            case SigmaDelta() as op:
+                return resonance.change(op, x, state, real(op.threshold), real(op.bias))
+            case Resonator() as op:
+                factors = real(op.cosine), real(op.sine)
+                return resonance.resonate(op, x, state, factors, real(op.threshold), np.multiply, np.asarray)
+            case _:
+                return integrate_and_fire(name, x, state)
+
+    def integrate_and_fire(name: str, x: Array, state: State) -> Fired:
         op = neuron(name)
         state.u = (1.0 - real(op.alpha)) * state.u + real(op.gain) * x
         rest = real(op.rest)
@@ -48,23 +73,37 @@ def run(
         return Fired(v, v > threshold if op.fires == ">" else v >= threshold)
 
     def settle(name: str, fired: Fired, s: Array, state: State) -> None:
-        match neuron(name).reset:
-            case To(value):
-                state.w = np.where(s, real(value), fired.v)
-            case By(amount):
+        match graph.nodes[name]:
+            case SigmaDelta():
+                state.w = state.w + fired.v * s
+            case Resonator() as op:
+                resonance.settle(op, s, state, np.nextafter(real(op.threshold), -np.inf))
+            case Neuron(reset=By(amount)):
                 state.w = fired.v - s * real(amount)
+            case Neuron(reset=To(value)):
+                state.w = np.where(s, real(value), fired.v)
+            case _:
+                raise InternalError(f"{graph.label(name)} is no population")
 
-    def emit(name: str, s: Array) -> Array:
-        return s * neuron(name).amplitude
+    def emit(name: str, fired: Fired, s: Array) -> Array:
+        match graph.nodes[name]:
+            case SigmaDelta() as op:
+                return np.asarray(fired.v * s / 2.0**op.shift)
+            case Resonator():
+                return s.astype(np.float64)
+            case _:
+                return s * neuron(name).amplitude
 
     def integrate(name: str, x: Array, state: State) -> Array:
         op = graph.nodes[name]
+        if isinstance(op, SigmaDelta):
+            return np.asarray(state.w + x)
         assert isinstance(op, Readout)
         return np.asarray(op.decay * state.w + x + real(op.bias))
 
     def rest(name: str, batch: int) -> State:
         op = graph.nodes[name]
-        assert isinstance(op, Neuron | Readout)
+        assert isinstance(op, Stateful)
         w = np.zeros((batch, *op.shape))
         return State(np.zeros_like(w), w + real(op.initial) if isinstance(op, Neuron) else w)
 

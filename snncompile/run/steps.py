@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from snncompile.errors import GraphError, InternalError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Neuron, Output, Readout
+from snncompile.ir.ops import STATEFUL, Input, Neuron, Output, Readout, Resonator, SigmaDelta, Stateful
 from snncompile.ir.shapes import shapes
 from snncompile.run.trace import Trace
 
@@ -20,7 +20,10 @@ Array = NDArray[Any]
 
 @dataclass
 class State:
-    """The state of a population: synaptic current ``u`` and potential after the reset ``w`` (read-outs: the sum)."""
+    """The state of a population: synaptic current ``u`` and potential after the reset ``w`` (read-outs: the sum).
+
+    Others: the sum and what has been told (``SigmaDelta``), real and imaginary part (``Resonator``).
+    """
 
     u: Array
     w: Array
@@ -40,7 +43,7 @@ class Arithmetic:
 
     ``linear(name, x)`` for every op without state; ``fire(name, x, state)`` the potential before the reset and the
     spikes; ``settle(name, fired, s, state)`` puts the state behind a step in which ``s`` counts as the spikes;
-    ``emit(name, s)`` what the neuron sends; ``integrate(name, x, state)`` the next sum of a read-out;
+    ``emit(name, fired, s)`` what it sends; ``integrate(name, x, state)`` the next sum of a read-out;
     ``rest(name, batch)`` the state at the start of a sample.
     """
 
@@ -48,7 +51,7 @@ class Arithmetic:
     linear: Callable[[str, Array], Array]
     fire: Callable[[str, Array, State], Fired]
     settle: Callable[[str, Fired, Array, State], None]
-    emit: Callable[[str, Array], Array]
+    emit: Callable[[str, Fired, Array], Array]
     integrate: Callable[[str, Array, State], Array]
     rest: Callable[[str, int], State]
 
@@ -87,7 +90,7 @@ def drive(
     machine_steps = (samples if stream else 1) * steps + late
     deepest = max((edge.delay for edge in graph.edges), default=0)
     sent: list[dict[str, Array]] = []  # the values of the last steps, newest last
-    states = {name: arithmetic.rest(name, batch) for name in graph.names(Neuron, Readout)}
+    states = {name: arithmetic.rest(name, batch) for name in graph.names(*STATEFUL)}
     record = _Recorder(graph, extent, samples, steps, stream)
     for m in range(machine_steps):
         now: dict[str, Array] = {}
@@ -101,26 +104,32 @@ def drive(
                 value = now if edge.delay == 0 else sent[-edge.delay] if edge.delay <= len(sent) else None
                 if value is not None:
                     arriving = value[edge.source] if arriving is None else arriving + value[edge.source]
-            if not isinstance(op, Neuron | Readout):
+            if not isinstance(op, Stateful):
                 if arriving is None:
                     arriving = np.zeros((batch, *extent[graph.into(name)[0].source]), dtype=arithmetic.dtype)
                 now[name] = arriving if isinstance(op, Output) else arithmetic.linear(name, arriving)
                 continue
-            x: Array = np.zeros((batch, *extent[name]), dtype=arithmetic.dtype) if arriving is None else arriving
-            if (m - op.phase) % steps == 0:
+            x: Array = np.zeros((batch, *_taken(op)), dtype=arithmetic.dtype) if arriving is None else arriving
+            begin = phase_of(graph, name)
+            if (m - begin) % steps == 0:
                 states[name] = arithmetic.rest(name, batch)
-            if isinstance(op, Readout):
+            if isinstance(op, Readout) or (isinstance(op, SigmaDelta) and op.kind == "sigma"):
                 now[name] = states[name].w = arithmetic.integrate(name, x, states[name])
                 record.write(name, m, None, now[name])
                 continue
             fired = arithmetic.fire(name, x, states[name])
-            spikes = _forced(forced, name, m - op.phase, fired.s)
+            spikes = _forced(forced, name, m - begin, fired.s)
             arithmetic.settle(name, fired, spikes, states[name])
-            now[name] = arithmetic.emit(name, spikes)
+            now[name] = arithmetic.emit(name, fired, spikes)
             record.write(name, m, fired.s, fired.v)
         sent.append(now)
         del sent[: max(0, len(sent) - deepest)]
     return record.trace({"steps": steps, "latency": late, "potential": "before reset"})
+
+
+def _taken(op: Stateful) -> tuple[int, ...]:
+    """The shape of what a population receives."""
+    return (2, *op.shape) if isinstance(op, Resonator) else op.shape
 
 
 def check_stimulus(graph: Graph, stimulus: Mapping[str, Array]) -> tuple[int, int]:
