@@ -101,12 +101,14 @@ def run(
     *,
     potentials: bool = False,
     timeout: float | None = None,
+    together: int | None = None,
     log: Callable[[str], None] | None = None,
 ) -> LavaResult:
     """Run the program in ``bundle`` (``program.json``, ``arrays.npz``) on Lava.
 
     ``stimulus`` holds integers [N, T, *shape] for every input. ``timeout`` is in seconds; by default it is far above
-    what the work should take. ``log`` gets one line before and one after. Raises ``ToolError`` when there is no
+    what the work should take. ``together`` bounds the synapses of samples that run side by side because each needs a
+    fresh state (1: one after the other). ``log`` gets one line before and one after. Raises ``ToolError`` when there is no
     interpreter, when Lava would not run the program as it is written, when it fails, and when time is up.
     """
     python = find_interpreter()
@@ -122,6 +124,7 @@ def run(
         with (folder / "stimulus.npz").open("wb") as file:
             np.savez(file, allow_pickle=False, **stimulus)
         options = ["--potentials"] if potentials else []
+        options += ["--together", str(together)] if together is not None else []
         paths = [bundle.resolve(), folder / "stimulus.npz", folder / "trace.npz"]
         _execute([python, folder / RUNNER, *paths, *options, "--timeout", str(limit)], folder, limit)
         with np.load(folder / "trace.npz", allow_pickle=False) as trace:

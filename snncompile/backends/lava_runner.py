@@ -57,7 +57,7 @@ from lava.proc.sparse.models import PyDelaySparseModelBitAcc, PySparseModelBitAc
 from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix, diags, identity, kron
 
 Integers = NDArray[np.int64]
 
@@ -65,6 +65,10 @@ UNROLL_MOST = 32_000_000
 """A convolution with more synapses than this runs as Lava's Conv. As a sparse matrix it is faster at every size that
 was measured (5 times at 16 million synapses and 4 % of the sources firing), but takes 40 bytes a synapse while it is
 built."""
+
+TOGETHER_MOST = 4_000_000
+"""Samples that each need a fresh state run side by side, as separate copies of the network in one matrix a connection,
+up to so many synapses in all: starting Lava takes longer than most samples do."""
 
 
 class Refusal(Exception):
@@ -422,31 +426,36 @@ def models(proc: Any) -> list[Any]:
 
 
 class Machine:
-    """The processes of a program with the stimulus of the samples of one run."""
+    """The processes of a program with the stimulus of the samples of one run.
+
+    Samples that stream follow each other; others run side by side, each in a copy of the network: population k of copy
+    i lies at ``i size .. (i + 1) size - 1``, and weights are block-diagonal.
+    """
 
     def __init__(
         self, program: Program, stimulus: Mapping[str, Integers], observed: set[str], folder: Path, unroll: int
     ) -> None:
         self.program, self.stimulus, self.unroll = program, stimulus, unroll
         self.samples = next(iter(stimulus.values())).shape[0] if stimulus else 1
-        self.machine_steps = self.samples * program.steps + program.last_phase
+        self.copies = 1 if program.stream else self.samples
+        self.machine_steps = self.samples // self.copies * program.steps + program.last_phase
         self.spiking = {name: one for name, one in program.populations.items() if one.kind != "Input"}
         self.notes: dict[str, dict[str, Any]] = {}
         self.sources: dict[tuple[str, int], RingBuffer] = {}
         self.neurons = {name: self._neuron(one, folder, name in observed) for name, one in self.spiking.items()}
         synapses = [self._connect(connection) for connection in program.connections]
-        self.recorder = Recorder([one.size for one in self.spiking.values()], folder)
+        self.recorder = Recorder([one.size * self.copies for one in self.spiking.values()], folder)
         for index, neuron in enumerate(self.neurons.values()):
             neuron.s_out.connect(getattr(self.recorder, f"in_{index}"))
         self.processes = len(self.sources) + len(self.neurons) + len(synapses) + 1
 
     def _neuron(self, population: Population, folder: Path, observed: bool) -> LIFReset:
         neuron = LIFReset(
-            shape=(population.size,),
+            shape=(population.size * self.copies,),
             du=population.du,
             dv=population.dv,
             vth=population.vth,
-            bias_mant=population.bias,
+            bias_mant=np.tile(population.bias, self.copies),
             bias_exp=population.bias_exponent,
             reset_interval=self.program.steps,
             reset_offset=population.phase + 1,
@@ -459,8 +468,9 @@ class Machine:
     def _source(self, population: Population, delay: int) -> RingBuffer:
         """What an input sends, injected ``delay`` steps late: Loihi delays synapses, and convolutions not at all."""
         if (population.name, delay) not in self.sources:
-            data = np.zeros((population.size, self.machine_steps), np.int32)
-            values = self.stimulus[population.name].reshape(-1, population.size).T
+            data = np.zeros((population.size * self.copies, self.machine_steps), np.int32)
+            by_copy = self.stimulus[population.name].reshape(self.copies, -1, population.size)
+            values = by_copy.transpose(0, 2, 1).reshape(population.size * self.copies, -1)
             length = min(values.shape[1], self.machine_steps - delay)
             data[:, delay : delay + length] = values[:, :length]
             self.sources[population.name, delay] = RingBuffer(data=data)
@@ -484,6 +494,8 @@ class Machine:
         else:
             weights = matrix(connection, source, target)
         note["synapses"] = int(weights.nnz)
+        if self.copies > 1:
+            weights = csr_matrix(kron(identity(self.copies, dtype=np.int32, format="csr"), weights))
         options = {"weights": weights, "num_message_bits": source.graded_bits, "sign_mode": SignMode.MIXED}
         if delay and weights.nnz:
             note["process"] = "DelaySparse"
@@ -630,44 +642,62 @@ def collect(machine: Machine, observed: set[str], folder: Path) -> dict[str, NDA
     steps, samples = machine.program.steps, machine.samples
     trace: dict[str, NDArray[Any]] = {}
     for index, (name, population) in enumerate(machine.spiking.items()):
-        window = slice(population.phase, population.phase + samples * steps)
+        window = slice(population.phase, population.phase + samples // machine.copies * steps)
         shape = (samples, steps, *population.shape)
-        if population.kind == "Neuron":
-            raw = np.fromfile(folder / f"{index}.s", np.uint8)
-            trace[f"{name}.s"] = raw.reshape(machine.machine_steps, -1)[window].reshape(shape)
-        if name in observed:
-            raw = np.fromfile(folder / f"{index}.v", "<i4")
-            trace[f"{name}.v"] = raw.reshape(machine.machine_steps, -1)[window].reshape(shape).astype(np.int32)
+        for what, kind in (("s", "u1"), ("v", "<i4")):
+            if (what == "s" and population.kind != "Neuron") or (what == "v" and name not in observed):
+                continue
+            raw = np.fromfile(folder / f"{index}.{what}", kind).reshape(machine.machine_steps, machine.copies, -1)
+            trace[f"{name}.{what}"] = raw[window].swapaxes(0, 1).reshape(shape).astype(kind.lstrip("<"))
     return trace
 
 
-def run(program: Program, stimulus: Mapping[str, Integers], potentials: bool, unroll: int) -> dict[str, NDArray[Any]]:
-    """All samples in one run, or each in its own where state would pass from one to the next."""
+def copies(program: Program, unroll: int, most: int) -> int:
+    """How many samples run side by side where each needs a fresh state. Lava's own convolution has no copies."""
+    total = 0
+    for connection in program.connections:
+        source, target = (program.populations[name] for name in (connection.source, connection.target))
+        if connection.op["op"] == "Conv":
+            synapses = Geometry.of(connection, source, target).synapses
+            if synapses > unroll:
+                return 1
+        else:
+            synapses = int(np.count_nonzero(connection.weight)) if connection.op["op"] == "Dense" else source.size
+        total += synapses * (connection.delay + 1)  # a delay multiplies the rows of the matrix
+    return max(1, most // max(1, total))
+
+
+def run(
+    program: Program, stimulus: Mapping[str, Integers], potentials: bool, unroll: int, together: int
+) -> dict[str, NDArray[Any]]:
+    """All samples one after the other, or each on its own where state would pass from one to the next."""
     spiking = [one for one in program.populations.values() if one.kind != "Input"]
     check(bool(spiking), "program", "has no neurons")
     observed = {one.name for one in spiking if potentials or one.kind == "Readout"}
     count = next(iter(stimulus.values())).shape[0] if stimulus else 1
-    spans = [slice(0, count)] if program.stream else [slice(k, k + 1) for k in range(count)]
-    traces, started, ran = [], 0.0, 0.0
+    each = count if program.stream else min(count, copies(program, unroll, together))
+    spans = [slice(k, k + each) for k in range(0, count, each)]
+    traces, started, ran, machine_steps = [], 0.0, 0.0, 0
     for span in spans:
         part = {name: values[span] for name, values in stimulus.items()}
         with tempfile.TemporaryDirectory(prefix="snncompile-lava-") as folder:
             machine = Machine(program, part, observed, Path(folder), unroll)
             seconds = machine.run()
             traces.append(collect(machine, observed, Path(folder)))
-        started, ran = started + seconds[0], ran + seconds[1]
+        started, ran, machine_steps = started + seconds[0], ran + seconds[1], machine_steps + machine.machine_steps
     whole = {key: np.concatenate([trace[key] for trace in traces]) for key in traces[0]}
     meta = {
         "versions": versions(),
         "steps": program.steps,
         "samples": count,
         "stream": program.stream,
-        "machine_steps": machine.machine_steps * len(spans),
+        "machine_steps": machine_steps,
+        "runs": len(spans),
         "phases": {one.name: one.phase for one in spiking},
         "processes": machine.processes,
         "synapses": machine.notes,
         "seconds": {"start": round(started, 3), "run": round(ran, 3)},
-        "steps_per_second": round(machine.machine_steps * len(spans) / ran, 2),
+        "steps_per_second": round(machine_steps / ran, 2),
     }
     return {**whole, "meta": np.array(json.dumps(meta))}
 
@@ -698,13 +728,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--potentials", action="store_true", help="record the potentials of every population")
     parser.add_argument("--timeout", type=float, help="give up after so many seconds")
     parser.add_argument("--unroll", type=int, default=UNROLL_MOST, help="most synapses of a convolution to unroll")
+    parser.add_argument("--together", type=int, default=TOGETHER_MOST, help="most synapses of samples side by side")
     given = parser.parse_args(arguments)
     WATCH.begin(given.timeout)
     lava_runtime.target_fn = reporting
     ProcGroupDiGraphs._find_proc_models = staticmethod(models)
     try:
         program = Reader(given.bundle).read()
-        write(given.out, run(program, read_stimulus(given.stimulus, program), given.potentials, given.unroll))
+        stimulus = read_stimulus(given.stimulus, program)
+        write(given.out, run(program, stimulus, given.potentials, given.unroll, given.together))
     except Refusal as refusal:
         WATCH.end(2, str(refusal))
     except Exception:

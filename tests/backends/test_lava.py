@@ -209,6 +209,19 @@ def test_a_fresh_runtime_for_each_sample_is_bit_equal(fresh: Traces, case: str) 
     agree(fresh, case)
 
 
+def test_samples_side_by_side_are_those_one_after_the_other(python: Path, tmp_path: Path) -> None:
+    """Copies of a network share nothing: three samples in one run of Lava, and in a run each."""
+    net = build({"loop": loop, "leaky_buffer": leaky_buffer}, stream=False, steps=4)
+    stimulus = stimulate(net)
+    folder = net.save(tmp_path)
+    beside, alone = (lava.run(folder, stimulus, potentials=True, together=most) for most in (None, 1))
+    assert [result.meta["runs"] for result in (beside, alone)] == [1, SAMPLES]
+    assert alone.meta["machine_steps"] == SAMPLES * beside.meta["machine_steps"]
+    for key, values in alone.arrays.items():
+        np.testing.assert_array_equal(beside.arrays[key], values, err_msg=key)
+    assert any(values.any() for key, values in alone.arrays.items() if key.endswith(".s"))
+
+
 def test_every_population_is_recorded_with_its_type_and_shape(streamed: Traces) -> None:
     arrays = streamed[1].arrays
     assert arrays["convolutions.b.s"].shape == (SAMPLES, 5, 6, 3, 2)
