@@ -83,7 +83,7 @@ class Simulator:
         not with the number of samples.
         """
         samples, steps = check_stimulus(self.graph, stimulus)
-        kept = set(self.graph.names(*STATEFUL)) if keep is None else set(keep)
+        kept = [name for name in self.graph.names(*STATEFUL) if keep is None or name in keep]
         if self._stepwise or not all(self._declared(name, values) for name, values in stimulus.items()):
             whole = integer.run(self.graph, stimulus, self.target)
             return Trace(

@@ -60,7 +60,9 @@ def test_every_level_and_every_choice_of_what_is_kept(case: Case, source: Random
     every = case.graph.names(Neuron, Readout)
     kept = {name for name in every if source.randint(0, 1)}
     agree(Simulator(case.graph, LOIHI).run(case.stimulus), expected, set(every))
-    agree(Simulator(case.graph, LOIHI).run(case.stimulus, keep=kept), expected, kept)
+    found = Simulator(case.graph, LOIHI).run(case.stimulus, keep=kept)
+    agree(found, expected, kept)
+    assert list(found.potentials) == [name for name in every if name in kept], "in the order of the graph, always"
     timed, placed = lowered(case) or (case.graph, case.graph)
     for graph in (timed, placed):
         found = Simulator(graph, LOIHI).run(case.stimulus)
