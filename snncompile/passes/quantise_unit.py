@@ -20,7 +20,9 @@ OCTAVE = (
     6  # units tried for each doubling, from four times "nothing clipped" (or what wide sums need) to an eighth of it
 )
 CANDIDATES = 7 * OCTAVE + 1  # the most for one population: a read-out, which tries sixteen times
-WORK = 6e10  # multiplications spent on one population's search; fewer samples are used where it would take more
+WORK = (
+    6e10  # multiplications spent on one population's search; where it would take more, fewer samples and rows are used
+)
 ON_GRID = 1e-6  # how far from a whole number of units a value may lie that is taken for one, in units
 ROOM = 1.25  # the potential's range exceeds what calibration saw by this factor
 
@@ -65,10 +67,13 @@ def choose_unit(
     steps: int,
 ) -> Candidate:
     """The admissible unit with the least error. Raises ``NotRepresentable`` where none is admissible."""
-    part = _samples(incoming, potential)
+    part, rows = _samples(incoming, potential)
     theta = float(np.max(np.abs(real(op.threshold)))) if isinstance(op, Neuron) else 0.0
     norm = theta or float(np.std(potential[:part])) or 1.0
-    wanted = [_currents(item, item.real_weight, item.values[:part], op.shape) for item in incoming]
+    shape = (op.shape[0], rows[1] - rows[0], *op.shape[2:]) if rows else op.shape
+    seen = [_banded(item, rows, op.shape) if rows else item for item in incoming]
+    fired = None if spikes is None else _rows_of(spikes[:part], rows)
+    wanted = [_currents(item, item.real_weight, item.values[:part], shape) for item in seen]
     best: Candidate | None = None
     reason = ""
     own = _own_units(op, incoming, target, theta)
@@ -78,11 +83,11 @@ def choose_unit(
         reason = _outside(op, incoming, weights, bias, unit, target, potential, steps)
         if reason:
             continue
-        error = np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None]
-        for item, weight, exact in zip(incoming, weights, wanted, strict=True):
-            error = error + (_currents(item, weight.astype(np.float64), item.coded[:part], op.shape) * unit - exact)
-        shape = (part, steps, *op.shape)
-        rms = _in_potential(op, np.broadcast_to(error, shape), None if spikes is None else spikes[:part]) / norm
+        error = _rows_of(np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None], rows)
+        for item, exact in zip(seen, wanted, strict=True):
+            weight = integer_weights(item, unit, target).astype(np.float64)
+            error = error + (_currents(item, weight, item.coded[:part], shape) * unit - exact)
+        rms = _in_potential(op, np.broadcast_to(error, (part, steps, *shape)), fired) / norm
         if best is None or rms < best.error:
             whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any()
             best = Candidate(unit, _threshold(op, theta, unit, whole, target), bias, rms)
@@ -130,14 +135,58 @@ def worst_sum(item: Incoming, weight: Integers) -> float:
     return (both if item.signed else one_way) * item.most
 
 
-def _samples(incoming: list[Incoming], potential: Array) -> int:
-    """How many calibration samples the search can afford."""
-    neurons = float(np.prod(potential.shape[2:]))
+Rows = tuple[int, int]
+
+
+def _samples(incoming: list[Incoming], potential: Array) -> tuple[int, Rows | None]:
+    """How many calibration samples the search can afford; and where it cannot afford one, which rows of the map."""
+    shape = potential.shape[2:]
+    neurons = float(np.prod(shape))
     work = 1.0
     for item in incoming:
         fan_in = 1.0 if isinstance(item.synapse, Scale) else float(np.prod(item.real_weight.shape[1:]))
         work += fan_in * neurons * potential.shape[1]
-    return int(np.clip(WORK / (work * CANDIDATES), 1, len(potential)))
+    affordable = WORK / (work * CANDIDATES)
+    if affordable >= 1 or len(shape) < 2:
+        return int(np.clip(affordable, 1, len(potential))), None
+    height = max(1, int(affordable * shape[1]))
+    first = (shape[1] - height) // 2
+    return 1, (first, first + height)
+
+
+def _rows_of(values: Array, rows: Rows | None) -> Array:
+    """The rows of maps [samples, steps, channels, rows, ...]."""
+    return values if rows is None else values[:, :, :, rows[0] : rows[1]]
+
+
+def _banded(item: Incoming, rows: Rows, shape: Shape) -> Incoming:
+    """A synapse op that delivers only some rows of its population (of ``shape``), and what it reads for them."""
+    first, last = rows
+    match item.synapse:
+        case Conv() as op:
+            low = first * op.stride[0] - op.padding[0]
+            high = (last - 1) * op.stride[0] - op.padding[0] + op.dilation[0] * (op.weight.shape[2] - 1) + 1
+            conv = replace(op, padding=(0, *op.padding[1:]))
+            values, coded = (_with_zeros(one, low, high) for one in (item.values, item.coded))
+            return replace(item, synapse=conv, values=values, coded=coded)
+        case Dense():
+            chosen = np.arange(np.prod(shape)).reshape(shape)[:, first:last].reshape(-1)
+            return replace(item, synapse=Dense(item.real_weight[chosen]))
+        case Scale():
+            factor = Scale(np.broadcast_to(item.real_weight, shape)[:, first:last])
+            values, coded = (
+                one.reshape(*one.shape[:2], *shape)[:, :, :, first:last] for one in (item.values, item.coded)
+            )
+            return replace(item, synapse=factor, values=values, coded=coded)
+
+
+def _with_zeros(values: Array, low: int, high: int) -> Array:
+    """Rows ``low`` to ``high`` of maps, zeros where they lie outside."""
+    size = values.shape[3]
+    inside = values[:, :, :, max(0, low) : min(size, high)]
+    edge = [(0, 0)] * values.ndim
+    edge[3] = (max(0, -low), max(0, high - size))
+    return np.pad(inside, edge)
 
 
 def _units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta: float) -> list[float]:
