@@ -95,6 +95,9 @@ def _root(verb: argparse.ArgumentParser) -> None:
 
 def _lowering(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-t", "--target", default="loihi", help="a name of `snncompile targets`, or ./mychip.toml")
+    verb.add_argument(
+        "--board", metavar="B", help="a board of the target (default: the smallest that holds the network)"
+    )
     verb.add_argument("--calibration", metavar="D", help="data to choose scales on (default: the checkpoint's sample)")
     verb.add_argument(
         "--per-channel", action="store_true", help="a scale for each range of channels: finer, for more populations"

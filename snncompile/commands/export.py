@@ -20,9 +20,10 @@ from snncompile.energy import dense_macs
 from snncompile.errors import ReadError
 from snncompile.ir.ops import Input, Neuron, Readout
 from snncompile.ir.store import save
-from snncompile.passes.place import utilisation
+from snncompile.passes.place import chips_of, utilisation
 from snncompile.passes.quantise import Layer, Range
 from snncompile.report.bundle_report import bundle_report
+from snncompile.report.cores_picture import cores_svg
 from snncompile.report.document import to_html, to_markdown
 from snncompile.run.steps import latency
 from snncompile.target import Target
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
             log("network.net: " + net.loading(compiled.program.graph, compiled.steps))
         manifest = _manifest(model, data, compiled, rungs, reason)
         blocks = bundle_report(manifest)
+        (folder / "cores.svg").write_text(cores_svg(manifest), encoding="utf-8")
         (folder / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
         (folder / "report.html").write_text(to_html(manifest["source"]["recipe"], blocks), encoding="utf-8")
         bundle.write_manifest(folder, manifest)
@@ -79,7 +81,7 @@ def _manifest(
         },
         "recipe": model.recipe.to_dict(),
         "classes": [str(entry) for entry in model.checkpoint.data["classes"]],
-        "target": {"name": target.name, "title": target.title, "cores": target.chip_cores},
+        "target": _machine(compiled),
         "versions": {
             "snncompile": __version__,
             "python": platform.python_version(),
@@ -100,6 +102,20 @@ def _manifest(
         "ann_mac": dense_macs(model.topology),
         "notes": [*compiled.notes, _netx(compiled, reason)],
         "verification": {"data": data.name, "samples": len(data.x), "rungs": rungs},
+    }
+
+
+def _machine(compiled: Compiled) -> dict[str, Any]:
+    """The target, and the board that the network lies on."""
+    target, lies = compiled.target, chips_of(compiled.levels["placed"], compiled.target)
+    return {
+        "name": target.name,
+        "title": target.title,
+        "board": lies.board.name,
+        "chips": lies.board.chips,
+        "chip_cores": target.chip_cores,
+        "chips_used": lies.chips,
+        "routes_between_chips": lies.crossing,
     }
 
 

@@ -116,6 +116,7 @@ class Trained:
         from snncompile.compile import compile_graph, compile_integers, shown
 
         target = Target.load(options.target)
+        target = target.on_board(options.board) if options.board else target
         if (trained := self.checkpoint.integers) is not None:
             trained.demand(target, str(self.path))
             if options.calibration or options.per_channel:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snncompile.report.document import Block, Heading, Paragraph, Table
+from snncompile.report.cores_picture import cores_html
+from snncompile.report.document import Block, Figure, Heading, Paragraph, Table
+
+CAPACITIES = ("neurons", "synaptic_words", "axons_in", "axons_out")
 
 
 def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
@@ -36,10 +39,13 @@ def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
             "all inputs that the declared signals admit; proven means that none of them can leave the machine's range."
         ),
         Heading("Placement"),
+        Paragraph(_where(manifest)),
+        Figure("Cores by population; filled as far as the scarcest thing is used", cores_html(manifest), "cores.svg"),
         _placement(manifest["placement"]),
         Paragraph(
-            f"{manifest['cores_used']} of {manifest['target']['cores']} cores. Synaptic words and axons are estimates "
-            "from published utilisation tables."
+            "Of a population on several cores the fullest is told. Synaptic words and axons are estimates, fitted to "
+            "published compile logs: of 31 layers 22 are exact in words, the mean error is 6 %, the largest 50 % "
+            "(benchmarks/placement.py)."
         ),
         Heading("Resets"),
         Paragraph(
@@ -50,6 +56,18 @@ def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
     ]
     notes = manifest["notes"]
     return blocks if not notes else [*blocks, Heading("Notes"), *(Paragraph(note) for note in notes)]
+
+
+def _where(manifest: Mapping[str, Any]) -> str:
+    """The board, its chips and cores."""
+    target, used = manifest["target"], manifest["cores_used"]
+    board = f" of the board {target['board']}" if target["board"] else ""
+    if target["chips_used"] == 1:
+        return f"{used} of the {target['chip_cores']} cores of a chip{board}."
+    return (
+        f"{used:,} cores on {target['chips_used']} of the {target['chips']} chips{board}, {target['chip_cores']} cores "
+        f"each. {target['routes_between_chips']:,} times a neuron reaches another chip than its own."
+    )
 
 
 def _ladder(rungs: list[Mapping[str, Any]]) -> Table:
@@ -91,15 +109,15 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
 
 
 def _placement(slices: list[Mapping[str, Any]]) -> Table:
-    rows = [
-        [
-            entry["population"],
-            str(entry["core"]),
-            f"{entry['neurons']:,} ({entry['share']['neurons']:.1%})",
-            f"{entry['synaptic_words']:,} ({entry['share']['synaptic_words']:.1%})",
-            f"{entry['axons_in']:,} ({entry['share']['axons_in']:.1%})",
-            f"{entry['axons_out']:,} ({entry['share']['axons_out']:.1%})",
-        ]
-        for entry in slices
-    ]
-    return Table(["population", "core", "neurons", "synaptic words", "axons in", "axons out"], rows, {1, 2, 3, 4, 5})
+    """A row a population: its cores, and of each capacity the core that uses most of it."""
+    rows = []
+    for name in dict.fromkeys(entry["population"] for entry in slices):
+        own = [entry for entry in slices if entry["population"] == name]
+        cores = str(own[0]["core"]) if len(own) == 1 else f"{own[0]['core']}-{own[-1]['core']}"
+        rows.append([name, cores, *(_fullest(own, key) for key in CAPACITIES)])
+    return Table(["population", "core", *(key.replace("_", " ") for key in CAPACITIES)], rows, {1, 2, 3, 4, 5})
+
+
+def _fullest(slices: list[Mapping[str, Any]], key: str) -> str:
+    entry = max(slices, key=lambda entry: entry[key])
+    return f"{entry[key]:,} ({entry['share'][key]:.1%})"

@@ -31,11 +31,20 @@ class Table:
     right: Collection[int] = ()
 
 
-Block = Heading | Paragraph | Table
+@dataclass(frozen=True)
+class Figure:
+    """A picture: ``markup`` as it stands in the page (escaped by whoever drew it), ``file`` beside the Markdown."""
+
+    title: str
+    markup: str
+    file: str
+
+
+Block = Heading | Paragraph | Table | Figure
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
-h1,h2{line-height:1.2}h2{margin-top:2rem}.scroll{overflow-x:auto}
+h1,h2{line-height:1.2}h2{margin-top:2rem}figure{margin:1rem 0}.scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top;white-space:nowrap}
 td:last-child:not(.n){white-space:normal;min-width:14rem}
@@ -53,6 +62,8 @@ def to_markdown(blocks: Sequence[Block]) -> str:
                 parts.append("#" * block.level + " " + _line(block.text))
             case Paragraph():
                 parts.append(_line(block.text))
+            case Figure():
+                parts.append(f"![{_line(block.title)}]({block.file})")
             case Table():
                 rule = ["---:" if index in block.right else "---" for index in range(len(block.headers))]
                 rows = [block.headers, rule, *([_line(cell).replace("|", "\\|") for cell in row] for row in block.rows)]
@@ -81,6 +92,8 @@ def _html(block: Block) -> str:
             return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
         case Paragraph():
             return f"<p>{html.escape(block.text)}</p>"
+        case Figure():
+            return f'<figure aria-label="{html.escape(block.title)}">{block.markup}</figure>'
         case Table():
             rows = "\n".join(f"<tr>{_cells('td', row, block.right)}</tr>" for row in block.rows)
             return (

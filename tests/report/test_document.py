@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from snncompile.report.bundle_report import bundle_report
+from snncompile.report.cores_picture import cores_html, cores_svg
 from snncompile.report.document import Block, Heading, Paragraph, Table, to_html, to_markdown
 from snncompile.report.table import table
 
@@ -96,7 +98,10 @@ def manifest() -> dict[str, Any]:
     return {
         "source": {"name": "net.pt", "sha256": "0123456789abcdef", "recipe": "net"},
         "versions": {"snncompile": "9.9"},
-        "target": {"name": "loihi", "title": "Intel Loihi 2", "cores": 120},
+        "target": {
+            **{"name": "loihi", "title": "Intel Loihi 2", "board": "oheo-gulch", "chips": 1, "chip_cores": 120},
+            **{"chips_used": 1, "routes_between_chips": 0},
+        },
         "steps": 4,
         "latency": 2,
         "stream": True,
@@ -133,7 +138,8 @@ def test_the_report_of_a_bundle() -> None:
     )
     assert "| lif2 | 0.01235 | 4,321 | 1.23% | 2 of 1,000 | unbounded, can overflow | 25% of range, proven |" in lines
     assert "| lif1 | 0 | 64 (50.0%) | 3,000 (25.0%) | 2,000 (12.5%) | 160 (1.0%) |" in lines
-    assert "1 of 120 cores." in text
+    assert "1 of the 120 cores of a chip of the board oheo-gulch." in text
+    assert "![Cores by population; filled as far as the scarcest thing is used](cores.svg)" in lines
     assert "lif1 at 2, lif2 at 3 (machine steps counted from 1), then every 4 steps." in text
     assert lines[-1] == "balance: lif3 waits"
     headings = [line for line in lines if line.startswith("#")]
@@ -150,3 +156,57 @@ def test_a_report_says_what_was_not_proven() -> None:
     assert "Not verified: exported with --no-verify." in text
     assert "every sample starts afresh." in text
     assert "## Notes" not in text
+
+
+def on_chips() -> dict[str, Any]:
+    """A population on the last core of one chip and the first of the next."""
+    said = manifest()
+    (slice_,) = said["placement"]
+    said["source"]["recipe"] = HOSTILE
+    said["placement"] = [slice_ | {"population": name, "core": core} for name, core in (("a", 2), ("b<", 3), ("b<", 4))]
+    said["placement"][2] |= {"synaptic_words": 9000, "share": slice_["share"] | {"synaptic_words": 0.75}}
+    said["target"] |= {
+        "board": "kapoho-point",
+        "chips": 8,
+        "chip_cores": 4,
+        "chips_used": 2,
+        "routes_between_chips": 64,
+    }
+    said["cores_used"] = 3
+    return said
+
+
+def test_several_chips_and_cores_are_told() -> None:
+    text = to_markdown(bundle_report(on_chips()))
+    assert "3 cores on 2 of the 8 chips of the board kapoho-point, 4 cores each. 64 times a neuron reaches" in text
+    assert "| b&lt; | 3-4 | 64 (50.0%) | 9,000 (75.0%) | 2,000 (12.5%) | 160 (1.0%) |" in text.splitlines()
+
+
+def test_the_picture_of_the_cores() -> None:
+    """A frame a chip, a cell a core: two of four are used on the first; fill is that of the scarcest thing."""
+    said = on_chips()
+    page, file = cores_html(said), cores_svg(said)
+    assert page.count("<svg ") == 2
+    assert page.count("<title>") == file.count("<title>") - 1 == 3
+    for picture in (page, file):
+        assert "chip 0: 2 of 4<" in picture
+        assert "chip 1: 1 of 4<" in picture
+        assert "core 4: b&lt;, 64 neurons, 75% of synaptic words" in picture
+        assert picture.count('height="10.5"') == 1  # 75 % of 14
+        assert picture.count('height="7"') == 2
+        assert picture.count('fill-opacity=".07"') == 5
+    assert "b&lt;: 2 cores, up to 75%" in page
+    assert HOSTILE not in file
+    root = ElementTree.fromstring(file)
+    assert float(root.attrib["width"]) <= 480
+    Checked(to_html("net", bundle_report(said)))
+
+
+def test_chips_beyond_what_a_picture_shows_are_said() -> None:
+    said = on_chips()
+    (first, *_) = said["placement"]
+    said["placement"] = [first | {"core": 4 * chip} for chip in range(50)]
+    for picture in (cores_html(said), cores_svg(said)):
+        assert picture.count("chip 47:") == 1
+        assert "chip 48:" not in picture
+        assert "2 more chips are not drawn." in picture
