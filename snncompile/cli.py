@@ -117,7 +117,7 @@ def _train(verbs: Verbs[_Parser]) -> None:
 
 def _export(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "export", "lower to a target, prove every level, write the bundle", data=True)
-    verb.add_argument("model", help="a checkpoint")
+    verb.add_argument("model", help="a checkpoint, or a network.net of lava-dl")
     _lowering(verb)
     verb.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle goes")
     verb.add_argument("--no-verify", action="store_true", help="write the bundle unproven; its manifest says so")
@@ -133,7 +133,7 @@ def _run(verbs: Verbs[_Parser]) -> None:
 
 def _simulate(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "simulate", "the chip's integers on this CPU, fast", data=True)
-    verb.add_argument("model", help="a checkpoint or a bundle")
+    verb.add_argument("model", help="a checkpoint, a bundle, or a network.net of lava-dl")
     _lowering(verb)
     verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials of every population to this .npz")
 
@@ -156,7 +156,7 @@ def _energy(verbs: Verbs[_Parser]) -> None:
 
 def _show(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "show", "graph, numbers and cores of any artifact")
-    verb.add_argument("artifact", help="a checkpoint, a bundle or a trace .npz")
+    verb.add_argument("artifact", help="a checkpoint, a bundle, a network.net of lava-dl or a trace .npz")
     _lowering(verb)
     levels = ("read", "folded", "fixed", "timed", "placed")
     verb.add_argument("--level", choices=levels, help="of a checkpoint (default: read)")

@@ -59,9 +59,13 @@ class Ladder:
         """The rungs from the top, one after the other; ``with_lava`` runs the device rung."""
         if self.trained is not None:
             yield Rung(0, "checkpoint", "torch", "", "recorded", note=f"{self.trained.samples} samples")
-        yield self.read()
-        yield self.folded()
-        yield self.fixed()
+        if self.trained is None and self.in_integers:
+            note = f"the network is in integers of {self.compiled.target.name}"
+            yield Rung(3, "fixed", "integer", "", "recorded", note=note)
+        else:
+            yield self.read()
+            yield self.folded()
+            yield self.fixed()
         yield self.timed()
         yield self.fast()
         yield (

@@ -13,7 +13,8 @@ from typing import Any
 from snncompile import __version__
 from snncompile.backends import bundle, lava, net
 from snncompile.commands.console import log_of, result
-from snncompile.commands.opening import Data, Trained, chosen_data, open_model
+from snncompile.commands.imported import Data, Imported
+from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.commands.verify import climb, rung_rows
 from snncompile.compile import Compiled
 from snncompile.energy import dense_macs
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.output)
     Target.load(options.target)  # a wrong target is said before anything else is read
     model = open_model(options.model)
-    if not isinstance(model, Trained):
+    if isinstance(model, Bundle):
         raise ReadError("is a bundle already", where=options.model, remedy="export the checkpoint it came from")
     bundle.check_free(out, force=options.force)
     data = chosen_data(model, options)
@@ -68,19 +69,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _manifest(
-    model: Trained, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], reason: str | None
+    model: Trained | Imported, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], reason: str | None
 ) -> dict[str, Any]:
-    target, graph = compiled.target, compiled.levels["placed"]
+    graph, origin = compiled.levels["placed"], model.origin
     populations = {name: op for name, op in graph.nodes.items() if isinstance(op, Neuron | Readout)}
     return {
         "source": {
             "name": model.path.name,
             "sha256": bundle.digest(model.path),
-            "recipe": model.recipe.name,
-            "versions": dict(model.checkpoint.versions),
+            "recipe": model.title,
+            "versions": origin["versions"],
         },
-        "recipe": model.recipe.to_dict(),
-        "classes": [str(entry) for entry in model.checkpoint.data["classes"]],
+        "recipe": origin["recipe"],
+        "classes": origin["classes"],
         "target": _machine(compiled),
         "versions": {
             "snncompile": __version__,

@@ -14,6 +14,7 @@ import numpy as np
 
 from snncompile.backends.bundle import check_whole
 from snncompile.commands.console import Log
+from snncompile.commands.imported import Data, Imported, by_shape
 from snncompile.errors import ReadError
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
     from snncompile.train.checkpoint import Checkpoint
 
 AGAIN = "train again"
-
-
-@dataclass(frozen=True)
-class Data:
-    """Inputs as the network sees them, with labels where there are any."""
-
-    name: str
-    x: Array
-    labels: Array | None
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +84,25 @@ class Trained:
         from snncompile.train.networks import Network
 
         return read_module(Network(self.recipe).eval()) if self.in_integers else self.graph
+
+    @property
+    def title(self) -> str:
+        return self.recipe.name
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+        return f"{self.recipe.name}, {self.recipe.architecture}"
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a manifest says of the recipe, the classes and the versions it was made with."""
+        classes = [str(entry) for entry in self.checkpoint.data["classes"]]
+        return {"recipe": self.recipe.to_dict(), "classes": classes, "versions": dict(self.checkpoint.versions)}
+
+    def data(self, spec: str, root: str | None) -> Data:
+        """A data set as the network sees it."""
+        return data_of(self.recipe, spec, root)
 
     @property
     def sample(self) -> Data:
@@ -167,15 +177,21 @@ class Bundle:
     def recipe(self) -> Recipe:
         return Recipe.from_dict(self.manifest.get("recipe", {}), str(self.path / "manifest.json"))
 
+    def data(self, spec: str, root: str | None) -> Data:
+        """A data set as the network sees it: by its recipe, or by its shape where it has none."""
+        if self.manifest.get("recipe"):
+            return data_of(self.recipe, spec, root)
+        return by_shape(self.program.graph, spec, root, self.program.steps)
 
-def open_model(path: str) -> Trained | Bundle:
-    """A checkpoint (a file) or a bundle (a folder). Raises ``ReadError`` where there is neither."""
+
+def open_model(path: str) -> Trained | Imported | Bundle:
+    """A checkpoint or a ``.net`` (a file), or a bundle (a folder). Raises ``ReadError`` where there is neither."""
     place = Path(path)
     if place.is_dir():
         return Bundle(place)
     if not place.is_file():
         raise ReadError("no such file or folder", where=path)
-    return Trained(place)
+    return Imported(place) if place.suffix == ".net" else Trained(place)
 
 
 def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
@@ -191,10 +207,10 @@ def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
     return Data(spec, split.x, split.y, split.classes)
 
 
-def chosen_data(model: Trained | Bundle, options: argparse.Namespace) -> Data:
+def chosen_data(model: Trained | Imported | Bundle, options: argparse.Namespace) -> Data:
     """The data of the command line; without any, the sample that a checkpoint carries."""
     if options.data:
-        return data_of(model.recipe, options.data, options.data_root)
-    if isinstance(model, Trained):
+        return model.data(options.data, options.data_root)
+    if not isinstance(model, Bundle):
         return model.sample
     raise ReadError("carries no data", where=str(model.path), remedy="name some with --data")

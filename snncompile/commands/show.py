@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from snncompile.commands.console import log_of, result
+from snncompile.commands.imported import Imported
 from snncompile.commands.opening import Bundle, open_model
 from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Scale, kind
+from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Resonator, Scale, SigmaDelta, kind
 from snncompile.ir.shapes import shapes, signals
 from snncompile.ir.text import to_text
 from snncompile.report.table import table
@@ -32,15 +33,15 @@ def run(options: argparse.Namespace) -> int:
         heading = f"{options.artifact}: {program.level} on {program.target}, {program.steps} steps a sample, "
         heading += "one stream" if program.stream else "sample by sample"
         return _graph(options, program.graph, heading)
-    level = options.level or "read"
-    if level == "read":
+    level = options.level or ("fixed" if isinstance(model, Imported) else "read")
+    if level == "read" or (level == "fixed" and isinstance(model, Imported)):
         graph = model.graph
     elif level == "folded":
         graph = model.folded
     else:
         levels = model.lowered(options, log_of(options)).levels
         graph = next(one for name, one in levels.items() if name == level)
-    heading = f"{options.artifact}: {model.recipe.name}, {model.recipe.architecture}, level {level}"
+    heading = f"{options.artifact}: {model.about}, level {level}"
     return _graph(options, graph, heading)
 
 
@@ -79,7 +80,8 @@ def _graph(options: argparse.Namespace, graph: Graph, heading: str) -> int:
             ]
         )
     headers = ["node", "op", "shape", "carries", "weights", "phase", "cores", "reads"]
-    neurons = sum(int(np.prod(op.shape)) for op in graph.nodes.values() if isinstance(op, Neuron))
+    spiking = (Neuron, SigmaDelta, Resonator)
+    neurons = sum(int(np.prod(op.shape)) for op in graph.nodes.values() if isinstance(op, spiking))
     weights = sum(_weights(op) for op in graph.nodes.values())
     text = f"{heading}\n{neurons:,} neurons, {weights:,} weights\n\n" + table(headers, rows, right={4, 5})
     result(options, text, {"nodes": data, "neurons": neurons, "weights": weights})

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from snncompile.commands.console import check_place, log_of, result
+from snncompile.commands.imported import Imported
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, shown
-from snncompile.ir.ops import Readout
+from snncompile.ir.ops import Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
 from snncompile.run.cpu import Simulator
 from snncompile.run.parts import merged, wholes
 from snncompile.run.trace import Array, Trace
+from snncompile.target import Target
 from snncompile.train.progress import Progress
 from snncompile.verify import answers
 
@@ -31,12 +33,19 @@ def run(options: argparse.Namespace) -> int:
     data = chosen_data(model, options)
     if isinstance(model, Bundle):
         program, target = model.program, model.target
+    elif isinstance(model, Imported):
+        program, target = model.program, Target.load(options.target)
     else:
         compiled = model.lowered(options, log)
         program, target = compiled.program, compiled.target
     graph, steps = program.graph, program.steps
     simulator = Simulator(graph, target)
-    readouts, neurons = graph.names(Readout), wholes(graph)
+    others = {
+        name: op.shape
+        for name, op in graph.nodes.items()
+        if isinstance(op, Resonator) or (isinstance(op, SigmaDelta) and op.kind != "sigma")
+    }
+    readouts, neurons = graph.names(Readout), wholes(graph) | others
     counts = dict.fromkeys(neurons, 0)
     found: list[Array] = []
     kept: list[Trace] = []

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snncompile.commands.console import Log, log_of, result
-from snncompile.commands.opening import Bundle, Data, Trained, chosen_data, open_model
+from snncompile.commands.imported import Data, Imported
+from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.errors import Disagreement, ReadError
 from snncompile.report.table import table
 from snncompile.run.trace import Trace, first_divergence
@@ -74,7 +75,9 @@ def rung_rows(rungs: list[dict[str, Any]]) -> str:
     return table(headers, rows, right={0, 5, 6})
 
 
-def climb(model: Trained, data: Data, options: argparse.Namespace, log: Log) -> tuple[Compiled, list[dict[str, Any]]]:
+def climb(
+    model: Trained | Imported, data: Data, options: argparse.Namespace, log: Log
+) -> tuple[Compiled, list[dict[str, Any]]]:
     """Lower a checkpoint and climb the ladder; the compiled network and the rungs. Raises ``Disagreement``."""
     from snncompile.verify import LISTED, Ladder
 
@@ -173,7 +176,25 @@ def _played(artifact: str, options: argparse.Namespace, log: Log) -> Played:
     data = chosen_data(model, options)
     if isinstance(model, Bundle):
         return _of_bundle(model, level or "cpu", data, log)
+    if isinstance(model, Imported):
+        return _of_imported(model, level or "fixed", data, options, log)
     return _of_checkpoint(model, level or "torch", data, options, log)
+
+
+def _of_imported(model: Imported, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
+    """A network in integers: on its own at level ``fixed``, else as it lies on the target."""
+    from snncompile.compile import encoded, shown
+    from snncompile.run import integer
+    from snncompile.target import Target
+
+    if level == "fixed":
+        target = Target.load(options.target)
+        stimulus = encoded(model.graph, shown(model.graph, data.x, model.steps))
+        return Played(integer.run(model.graph, stimulus, target), model.graph, target)
+    if level not in LEVELS or level in ("torch", *REALS):
+        remedy = ", ".join(name for name in LEVELS if name not in ("torch", *REALS))
+        raise ReadError(f"a .net has no level {level!r}", where=str(model.path), remedy=remedy)
+    return _on_target(model, level, data, options, log)
 
 
 def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
@@ -199,10 +220,8 @@ def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
 
 
 def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
-    from snncompile.compile import encoded, shown
-    from snncompile.run import integer, reference
-    from snncompile.run.cpu import Simulator
-    from snncompile.run.parts import merged
+    from snncompile.compile import shown
+    from snncompile.run import reference
 
     if level not in LEVELS:
         raise ReadError(f"a checkpoint has no level {level!r}", where=str(model.path), remedy=", ".join(LEVELS))
@@ -211,7 +230,15 @@ def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Nam
     if level in REALS and not model.in_integers:
         graph = model.graph if level == "read" else model.folded
         return Played(reference.run(graph, shown(graph, data.x, model.steps)), graph, reals=True)
-    level = "fixed" if level in REALS else level  # trained in integers: all one graph
+    return _on_target(model, "fixed" if level in REALS else level, data, options, log)  # all one graph in integers
+
+
+def _on_target(model: Trained | Imported, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
+    from snncompile.compile import encoded, shown
+    from snncompile.run import integer
+    from snncompile.run.cpu import Simulator
+    from snncompile.run.parts import merged
+
     compiled = model.lowered(options, log)
     graph = next(graph for name, graph in compiled.levels.items() if name == (level if level in INTEGERS else "placed"))
     stimulus = encoded(graph, shown(model.graph, data.x, model.steps))

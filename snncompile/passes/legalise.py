@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from snncompile.errors import InternalError, NotRepresentable
-from snncompile.ir.connections import connections
+from snncompile.ir.connections import connections, synapse_of
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import (
     By,
@@ -38,6 +38,7 @@ from snncompile.ir.ops import (
     Scale,
     Shape,
     SigmaDelta,
+    Stateful,
     Synapse,
     number,
     real,
@@ -48,6 +49,8 @@ from snncompile.passes import Passed
 from snncompile.passes.compose import Linear, as_conv, compose
 from snncompile.passes.split import by_parameters, by_range, split
 from snncompile.target import Target
+
+WIDEST = 256
 
 
 def legalise(graph: Graph, target: Target, *, per_channel: bool = False) -> Passed:
@@ -83,7 +86,21 @@ def legalise(graph: Graph, target: Target, *, per_channel: bool = False) -> Pass
             f" {wires[1]} connections instead of {wires[0]}"
         )
         legal = more
-    return Passed(legal, tuple(notes))
+    return Passed(legal, (*notes, *_wide(legal)))
+
+
+def _wide(graph: Graph) -> list[str]:
+    """Convolutions of which a compiler of the chip says that their results may be inexact.
+
+    Source: compile log in ``lava-nc/lava-dl``, ``tutorials/lava/lib/dl/netx/yolo_kp/run.ipynb``.
+    """
+    extent = shapes(graph)
+    return [
+        f"{one.synapse}: its input is {max(extent[one.source][1:])} wide; Intel's compiler warns for the chip that spikes"
+        f" may be dropped beyond {WIDEST}, which no model of it shows"
+        for one in connections(graph)
+        if isinstance(synapse_of(graph, one), Conv) and max(extent[one.source][1:]) > WIDEST
+    ]
 
 
 def _faults(graph: Graph, name: str, target: Target) -> list[str]:
@@ -108,7 +125,7 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
                 f"the input is {type(op.signal).__name__.lower()}, the machine receives binary spikes"
                 f" ({target.cite('spike.graded')})"
             ]
-        case Output() if any(not isinstance(graph.nodes[edge.source], Neuron | Readout) for edge in graph.into(name)):
+        case Output() if any(not isinstance(graph.nodes[edge.source], Stateful) for edge in graph.into(name)):
             return ["reads a signal that no population holds"]
         case _:
             return []

@@ -1,0 +1,124 @@
+"""A network from a file of another program (``network.net``), opened: it is in the machine's integers already."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snncompile.commands.console import Log
+from snncompile.errors import GraphError, NotRepresentable, ReadError
+from snncompile.frontends.net import read
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Input
+from snncompile.ir.store import Program
+from snncompile.run.trace import Array, Trace
+from snncompile.target import Target
+
+if TYPE_CHECKING:
+    from snncompile.compile import Compiled
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs as the network sees them, with labels where there are any."""
+
+    name: str
+    x: Array
+    labels: Array | None
+    classes: tuple[str, ...]
+
+
+class Imported:
+    """A ``.net`` file. ``steps`` is the length of a sample: that of the data, where they are frames."""
+
+    in_integers = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps = self._whole.steps
+
+    @cached_property
+    def _whole(self) -> Program:
+        return read(self.path)
+
+    @property
+    def graph(self) -> Graph:
+        return self._whole.graph
+
+    @property
+    def folded(self) -> Graph:
+        return self.graph
+
+    @property
+    def topology(self) -> Graph:
+        return self.graph
+
+    @property
+    def program(self) -> Program:
+        """The graph in logical time, which any interpreter runs."""
+        return Program(self.graph, "fixed", self._whole.target, self.steps, self._whole.stream)
+
+    @property
+    def title(self) -> str:
+        return self.path.stem
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line."""
+        return f"{self.path.name}, lava-dl's network exchange"
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a manifest says of the recipe, the classes and the versions it was made with."""
+        return {"recipe": {}, "classes": [], "versions": {}}
+
+    @property
+    def sample(self) -> Data:
+        raise ReadError("carries no data", where=str(self.path), remedy="name some with --data")
+
+    def data(self, spec: str, root: str | None) -> Data:
+        """Data of the shape that the network takes; the steps of frames are the steps of a sample."""
+        found = by_shape(self.graph, spec, root)
+        shape = next(op.shape for op in self.graph.nodes.values() if isinstance(op, Input))
+        if found.x.shape[1:] != shape:
+            self.steps = int(found.x.shape[1])
+        return found
+
+    def record(self, x: Array) -> Trace | None:
+        """Nothing: no training framework is behind it."""
+        return None
+
+    def lowered(self, options: argparse.Namespace, log: Log) -> Compiled:
+        """The network on the target of the command line. Raises ``NotRepresentable`` where its integers are others."""
+        from snncompile.compile import compile_integers
+        from snncompile.passes.legalise import legalise
+
+        target = Target.load(options.target)
+        target = target.on_board(options.board) if options.board else target
+        if options.calibration or options.per_channel:
+            remedy = "leave --calibration and --per-channel out"
+            raise ReadError("has its integers already", where=str(self.path), remedy=remedy)
+        legalise(self.graph, target)  # what the machine lacks is refused by name; there is nothing to rewrite
+        try:
+            return compile_integers(self.graph, target, self.steps, log)
+        except GraphError as error:
+            remedy = "`snncompile simulate` runs it as it stands"
+            raise NotRepresentable(
+                f"its integers are none of {target.name}", where=str(self.path), why=str(error), remedy=remedy
+            ) from error
+
+
+def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None) -> Data:
+    """Data for a graph of one input that no recipe describes: files, or data sets of its shape as they are."""
+    from snncompile.train.data import load
+
+    inputs = [op for op in graph.nodes.values() if isinstance(op, Input)]
+    if len(inputs) != 1:
+        raise ReadError(f"the network has {len(inputs)} inputs, one array was given", where=spec)
+    found = load(spec, Path(root) if root else None, shape=inputs[0].shape, steps=steps)
+    if not len(found.x):
+        raise ReadError("holds no samples", where=spec)
+    return Data(spec, found.x, found.y, found.classes)
