@@ -84,9 +84,10 @@ def choose_unit(
         if reason:
             continue
         error = _rows_of(np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None], rows)
-        for item, exact in zip(seen, wanted, strict=True):
-            weight = integer_weights(item, unit, target).astype(np.float64)
-            error = error + (_currents(item, weight, item.coded[:part], shape) * unit - exact)
+        for item, weight, exact in zip(seen, weights, wanted, strict=True):
+            own_rows = weight if weight.shape == item.real_weight.shape else integer_weights(item, unit, target)
+            currents = _currents(item, own_rows.astype(np.float64), item.coded[:part], shape)
+            error = error + (currents * unit - exact)
         rms = _in_potential(op, np.broadcast_to(error, (part, steps, *shape)), fired) / norm
         if best is None or rms < best.error:
             whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any()
