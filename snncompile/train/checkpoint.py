@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> 
     """Refuses weights that are missing, surplus, of another shape or type, or not finite, naming the tensor."""
     with torch.device("meta"):
         expected = Network(recipe).state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
+    for name in sorted(expected.keys() | weights.keys(), key=str):
         wanted, found = expected.get(name), weights.get(name)
         if wanted is None:
             raise ReadError(f"has weights {name!r} that its recipe has no place for", where=where)
@@ -143,6 +144,10 @@ def read(path: Path, form: str) -> dict[str, Any]:
         raise ReadError("no such file", where=where)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to load it with less care
+        why = "it holds more than tensors and plain values, or is damaged; reading that could run code"
+        remedy = "train it again with snncompile train"
+        raise ReadError("cannot be loaded as tensors and plain values", where=where, why=why, remedy=remedy) from error
     except Exception as error:  # damaged zip archives and hostile pickles raise a dozen different kinds
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "it may be truncated, or not from snncompile train"
