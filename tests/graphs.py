@@ -206,14 +206,14 @@ def union(cases: list[Case]) -> Case:
 # --- reals, of numbers that add and multiply without rounding ---------------------------------------------------------
 
 
-def read_case(source: Random, *, plain: bool = False, rich: bool = False) -> Case:
+def read_case(source: Random, *, plain: bool = False, rich: bool = False, steps: int = 0, samples: int = 0) -> Case:
     """A network of level ``read`` whose numbers are all small multiples of powers of two, so that float64 is exact.
 
     ``plain`` keeps to neurons that Loihi has: no synaptic current's bias, reset to zero, no rest, no amplitude;
     ``rich`` adds what is rewritten for it: parameters that differ from channel to channel, maxima over spikes.
     """
     draw = Drawing(source, rich=rich)
-    steps, samples = source.randint(1, 4), source.randint(1, 3)
+    steps, samples = steps or source.randint(1, 4), samples or source.randint(1, 3)
     shape = draw.pick((4,), (2, 4, 4), (1, 5, 5), (3, 6, 6), (2, 7))
     signal = draw.pick(Analog(), Spike())
     draw.add("input", Input(shape, signal))

@@ -108,8 +108,8 @@ def run(
 
     ``stimulus`` holds integers [N, T, *shape] for every input. ``timeout`` is in seconds; by default it is far above
     what the work should take. ``together`` bounds the synapses of samples that run side by side because each needs a
-    fresh state (1: one after the other). ``log`` gets one line before and one after. Raises ``ToolError`` when there is no
-    interpreter, when Lava would not run the program as it is written, when it fails, and when time is up.
+    fresh state (1: one after the other). ``log`` gets one line before and one after. Raises ``ToolError`` when there is
+    no interpreter, when Lava would not run the program as it is written, when it fails, and when time is up.
     """
     python = find_interpreter()
     if python is None:

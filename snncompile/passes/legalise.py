@@ -96,8 +96,8 @@ def _wide(graph: Graph) -> list[str]:
     """
     extent = shapes(graph)
     return [
-        f"{one.synapse}: its input is {max(extent[one.source][1:])} wide; Intel's compiler warns for the chip that spikes"
-        f" may be dropped beyond {WIDEST}, which no model of it shows"
+        f"{one.synapse}: its input is {max(extent[one.source][1:])} wide; Intel's compiler warns that the chip may drop"
+        f" spikes beyond {WIDEST}, which no model of it shows"
         for one in connections(graph)
         if isinstance(synapse_of(graph, one), Conv) and max(extent[one.source][1:]) > WIDEST
     ]
