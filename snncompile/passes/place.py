@@ -3,8 +3,9 @@
 A slice is a run of neurons, row by row with channels innermost, as long as a core can hold: neurons, synaptic words,
 incoming and outgoing axons (``storage`` estimates them). Where the kernels of all channels exceed a core, channels are
 cut into blocks first. Slices of a population follow each other on fresh cores (the toolchain's own partitioner also
-starts with cores of one layer each), populations follow each other in the order of computation, and core numbers run
-over the chips of a board: core ``n`` lies on chip ``n // cores of a chip``. Exact: no number of the network changes.
+starts with cores of one layer each), populations follow each other in the order of their phases, so that relays lie by
+what they hold, and core numbers run over the chips of a board: core ``n`` lies on chip ``n // cores of a chip``. Exact:
+no number of the network changes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Neuron, Op, Readout, Scale, Slice
 from snncompile.passes import Passed
 from snncompile.passes.storage import Net, Use, field_of, row_of, use
+from snncompile.run.steps import phase_of
 from snncompile.target import Board, Target
 
 CAPACITIES = ("neurons", "synaptic_words", "axons_in", "axons_out")
@@ -50,7 +52,7 @@ def place(graph: Graph, target: Target) -> Passed:
     placed: dict[str, Op] = {}
     taken: dict[str, int] = {}
     free = 0
-    for name in graph.names(Neuron, Readout):
+    for name in _populations(graph):
         op = graph.nodes[name]
         assert isinstance(op, Neuron | Readout)
         slices = _cut(net, name)
@@ -82,7 +84,8 @@ def utilisation(graph: Graph, target: Target) -> dict[str, list[tuple[Slice, Use
 
 
 def _populations(graph: Graph) -> list[str]:
-    return graph.names(Neuron, Readout)
+    """By phase, then in the order of computation."""
+    return sorted(graph.names(Neuron, Readout), key=lambda name: phase_of(graph, name))
 
 
 def _slices(graph: Graph, name: str) -> tuple[Slice, ...]:
