@@ -145,7 +145,7 @@ class QuantiseSettings:
 
     target: str
     epochs: int = 1
-    learning_rate: float = 0.0003
+    learning_rate: float = 0.0001
     samples: int = 0
 
 

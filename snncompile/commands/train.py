@@ -62,15 +62,18 @@ def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outco
             reals = _in_reals(replace(recipe, quantise=None), options, path, log, resume=again and not options.force)
             if not reals.finished:
                 return reals
-        start = _quantised(recipe, path, options, log)
+        start = _quantised(recipe, path, log)
     return train_in_integers(
         recipe, start, _root(options), out, resume=options.resume and start is None, force=options.force, log=log
     )
 
 
-def _quantised(recipe: Recipe, path: Path, options: argparse.Namespace, log: Log) -> Integers:
+def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
     """A checkpoint in reals as the graph in integers that ``export`` would make of it: where the training begins."""
+    import numpy as np
+
     from snncompile.commands.opening import Trained
+    from snncompile.compile import compile_graph, shown
     from snncompile.train.integers import Integers
 
     model = Trained(path)
@@ -82,8 +85,8 @@ def _quantised(recipe: Recipe, path: Path, options: argparse.Namespace, log: Log
         why = f"its {(other or ['steps'])[0]} differ from those of {recipe.name}"
         raise ReadError("holds another network", where=str(path), why=why, remedy="name its recipe")
     assert recipe.quantise is not None
-    lowering = argparse.Namespace(target=recipe.quantise.target, calibration=None, per_channel=False, data_root=None)
-    compiled = model.lowered(lowering, log)
+    reals = {name: np.asarray(x, np.float64) for name, x in shown(model.graph, model.sample.x, model.steps).items()}
+    compiled = compile_graph(model.graph, Target.load(recipe.quantise.target), reals, log)
     return Integers.of(compiled.levels["fixed"], compiled.target)
 
 

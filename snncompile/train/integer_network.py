@@ -13,10 +13,10 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
-from snncompile.errors import GraphError, ReadError
+from snncompile.errors import GraphError, LoweringError, ReadError
 from snncompile.ir.connections import Connection, connections
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Readout, Scale
+from snncompile.ir.ops import By, Conv, Dense, Flatten, Input, Neuron, Op, Output, Readout, Scale
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import grid
 from snncompile.run.integer import IntegerGraph
@@ -53,6 +53,11 @@ class IntegerNetwork(nn.Module):
 
     def __init__(self, graph: Graph, target: Target, steps: int, *, width: float = 1.0, detach: bool = False) -> None:
         super().__init__()
+        known = (Input, Output, Dense, Conv, Scale, Flatten, Neuron, Readout)
+        foreign = [graph.label(name) for name, op in graph.nodes.items() if not isinstance(op, known)]
+        if foreign:
+            why = "only spiking neurons with a threshold, and sums, have gradients here"
+            raise LoweringError("cannot be trained in integers", where=", ".join(foreign), why=why)
         self.structure, self.target, self.steps = graph, target, steps
         self.width, self.detach = width, detach
         machine, extent = IntegerGraph(graph, target), shapes(graph)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Readout
 from snncompile.ir.store import Program, from_json, to_json
 from snncompile.recipe import Recipe
+from snncompile.run.trace import Array
 from snncompile.target import Target
 from snncompile.train.integer_network import IntegerNetwork
 
@@ -77,7 +79,7 @@ class Integers:
             "sheet": self.sheet,
             "sheet_sha256": hashlib.sha256(self.sheet.encode()).hexdigest(),
             "program": plain,
-            "arrays": {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
+            "arrays": {name: torch.from_numpy(_small(array)) for name, array in arrays.items()},
         }
 
     @classmethod
@@ -103,6 +105,14 @@ def _target(text: str, where: str) -> Target:
         path.write_text(text, encoding="utf-8")
         target = Target.load(str(path))
     return replace(target, sheet=replace(target.sheet, label=f"the sheet in {where}"))
+
+
+def _small(array: Array) -> Array:
+    """A copy in the smallest integers of 16 bits or more that hold it; reals as they are."""
+    if array.dtype.kind != "i" or not array.size:
+        return array.copy()
+    largest = max(abs(int(array.min())), abs(int(array.max())))
+    return array.astype(np.int16 if largest < 2**15 else np.int32 if largest < 2**31 else np.int64)
 
 
 def _told(value: object) -> str:
