@@ -24,7 +24,8 @@ from snncompile.errors import InternalError, ReadError, SnncompileError
 EXITS = """\
 exit codes: 0 done; 1 energy gate closed; 2 wrong usage; 3 a sheet is wrong; 4 a file cannot be read or written; 5 the
 graph contradicts itself; 6 cannot be carried to the target; 7 Lava's interpreter is missing or failed; 8 verification
-found a difference; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a verb takes."""
+found a difference; 9 two counts do not compare; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a
+verb takes."""
 
 DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz or .npy file"
 
@@ -146,12 +147,49 @@ def _verify(verbs: Verbs[_Parser]) -> None:
 
 
 def _energy(verbs: Verbs[_Parser]) -> None:
-    verb = _verb(verbs, "energy", "exact AC and MAC counts, priced", data=True)
+    verb = _verb(verbs, "energy", "exact AC and MAC counts, priced; gates CI", data=True)
+    verb.epilog = (
+        "Other verbs: `snncompile energy reprice`, `energy diff`, `energy explain`; a file so named is ./diff."
+    )
     verb.add_argument("model", help="a checkpoint or a bundle")
     _lowering(verb)
     verb.add_argument("--level", choices=("read", "folded", "fixed"), help="whose spikes are counted (default: folded)")
-    verb.add_argument("--cost-model", default="horowitz45", help="a price list of `snncompile targets`, or a file")
+    _prices(verb)
+    verb.add_argument(
+        "--static-input", choices=("recompute", "cache"), default="recompute", help="how an unchanged input is met"
+    )
+    verb.add_argument("--zero-skip", action="store_true", help="count no MAC for an analog value of zero")
+    verb.add_argument("--multiplicity", choices=("unary", "graded"), default="unary", help="what a sum of k spikes is")
+    verb.add_argument("--budget", metavar="F", help="fail where a limit of this snncompile.toml does not hold")
+    verb.add_argument("--baseline", metavar="F", help="fail where a count is above this energy.lock.json")
+    verb.add_argument("--update-baseline", action="store_true", help="write the baseline instead of testing it")
+    _reports(verb)
+    verb.add_argument("--junit", metavar="F", help="write a JUnit XML of every limit")
+    verb.add_argument("--benchmark", metavar="F", help="write the JSON that github-action-benchmark reads")
+    reprice = _verb(verbs, "energy reprice", "a report under another price list, without running anything")
+    reprice.add_argument("report", help="a JSON report of `snncompile energy -o`")
+    _prices(reprice)
+    _reports(reprice)
+    diff = _verb(verbs, "energy diff", "two reports, layer by layer")
+    diff.add_argument("left", help="a JSON report of `snncompile energy -o`")
+    diff.add_argument("right", help="another one")
+    explain = _verb(verbs, "energy explain", "the formula of a layer's energy, its operands filled in")
+    explain.add_argument("report", help="a JSON report of `snncompile energy -o`")
+    explain.add_argument("layer", help="a layer of it")
+    explain.add_argument("--cost-model", metavar="M", help="another price list than the report's")
+
+
+def _prices(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--cost-model", default="horowitz45", metavar="M", help="a sheet of `snncompile targets`, or a file"
+    )
+    verb.add_argument("--also", metavar="LIST", help="published conventions: rate-flops,tet,syops,neurobench")
     verb.add_argument("-o", "--output", metavar="FILE", help="write the JSON report here as well")
+
+
+def _reports(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--markdown", metavar="F", help="write the report as Markdown")
+    verb.add_argument("--html", metavar="F", help="write the report as one HTML page")
 
 
 def _show(verbs: Verbs[_Parser]) -> None:
@@ -173,12 +211,19 @@ def _models(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("name", nargs="?", help="show this recipe")
 
 
+def _of_two_words(words: Sequence[str]) -> list[str]:
+    """``energy diff A B`` names the verb ``energy diff``: its first two words are one."""
+    if len(words) > 1 and words[0] == "energy" and words[1] in ("reprice", "diff", "explain"):
+        return [f"{words[0]} {words[1]}", *words[2:]]
+    return list(words)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    options = parser().parse_args(argv)
+    options = parser().parse_args(_of_two_words(sys.argv[1:] if argv is None else argv))
     try:
         _end_as_interrupted()
-        verb = importlib.import_module(f"snncompile.commands.{options.verb}")
+        verb = importlib.import_module(f"snncompile.commands.{options.verb.replace(' ', '_')}")
         code: int = verb.run(options)
         if sys.stdout is not None:  # it was closed before we came
             sys.stdout.flush()

@@ -3,26 +3,26 @@
 For a layer with weights, ``AC[sample, step] = sum over arriving events of the synapses that each one reaches``: one
 accumulate for each unit event and synapse inside the borders. Where anything but events arrives, every synapse
 multiplies at every step: MAC. The declared signal decides which, values only check it (TET counts likewise, from mean
-rates; here every spike is followed). Counts are int64, per layer, sample and step; joules are derived at the end. What
-is counted how stands in ``CONVENTIONS`` and goes into every report.
+rates; here every spike is followed). Counts are int64, per layer, sample and step; joules are derived from the report
+(``energy_prices``). What is counted how stands in ``energy_conventions`` and goes into every report.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from types import MappingProxyType
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snncompile.energy_conventions import Column, Options, Role
 from snncompile.energy_counts import Plan, Sent, Way, counted
 from snncompile.errors import GraphError
-from snncompile.fixed import Integers, Reals
+from snncompile.fixed import Integers
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import (
     Conv,
@@ -42,39 +42,8 @@ from snncompile.ir.ops import (
 from snncompile.ir.text import arrays, to_text
 from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
-from snncompile.target import CostModel
 
 Array = NDArray[Any]
-Column = Literal[
-    "ac",  # additions that events cause, one a synapse inside the borders: the headline
-    "ac_nonzero_weight",  # of these, the ones at synapses whose weight is not zero
-    "mac",  # multiplications with additions, where numbers meet weights: the headline
-    "one_to_one",  # additions without weights: identity skips, one-to-one synapses
-    "pool_adds",  # additions of pools that are not folded into the weights behind them
-    "neuron_updates",  # neurons times steps
-    "bias_adds",  # neurons with a bias times steps
-    "readout_adds",  # accumulations of read-outs
-    "spikes_in",  # events that arrive, whatever they reach
-    "spikes_out",  # spikes of a population
-]
-CONVENTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "schema": "snncompile.conventions/1",
-        "operation": "the declared signal decides: events cause AC, analog and fixed signals MAC; values are checked",
-        "multiplicity": "unary: a count of k is k events, sources that add are counted one by one",
-        "synapses": "structural: every synapse inside the borders; ac_nonzero_weight leaves out weights of zero",
-        "fan_out": "exact at borders, for stride, dilation, groups and kernels of any shape",
-        "static_input": "recompute: the first layer meets its input anew at every step",
-        "zero_skip": "no: a MAC is counted for an analog value of zero as well",
-        "linear_ops": "pools, factors and flattens between events and weights are folded: events are followed through",
-        "norm": "folded into the weights before it; one that cannot be folded is one MAC an element and step",
-        "max_pool": "0 AC; its own spikes are the events of what follows",
-        "delay": "an event counts at the step at which it is sent",
-        "headline": "ac and mac; all other columns are counted and not priced",
-        "ann": "every weighted layer once, all synapses inside the borders, MAC; of the network as trained where it is"
-        " at hand (pools merged into larger kernels for a machine would flatter the spiking network)",
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +51,11 @@ class Layer:
     """One node's counts.
 
     ``signal`` says what arrives (``spike``, ``count``, ``analog``, ``analog + spike`` ...) and ``sources`` from where;
-    ``sites`` are the elements of the sources (of a population: its neurons), ``synapses`` the structural ones, which is
-    what one dense pass multiplies. ``columns``: int64 [samples, steps] each; a column that does not apply is absent.
+    ``sites`` are the elements of the sources (of a population: its neurons), ``size`` the elements it sends,
+    ``synapses`` the structural ones, which is what one dense pass multiplies, ``taps`` the same with those that reach
+    beyond the borders, ``parameters`` the stored weights and biases (``biased``: with any). ``columns``: int64
+    [samples, steps] each; a column that does not apply is absent. ``fired``: how often each neuron fired over all
+    samples and steps, of neurons only.
     """
 
     name: str
@@ -93,6 +65,12 @@ class Layer:
     sites: int
     synapses: int
     columns: Mapping[Column, Integers]
+    role: Role = "network"
+    size: int = 0
+    taps: int = 0
+    parameters: int = 0
+    biased: bool = False
+    fired: Integers | None = None
 
     def total(self, column: Column) -> int:
         """The sum over samples and steps, 0 where the column does not apply."""
@@ -118,6 +96,7 @@ class Counts:
     steps: int
     weights: str
     stimulus: tuple[str, ...]
+    options: Options = field(default_factory=Options)
 
     def total(self, column: Column) -> int:
         """The sum over layers, samples and steps."""
@@ -137,8 +116,8 @@ class Counts:
 class Counter:
     """Counts runs of one graph, of any level; batch by batch with ``concatenate``."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._plan = Plan(graph)
+    def __init__(self, graph: Graph, options: Options | None = None) -> None:
+        self._plan, self._options = Plan(graph), options or Options()
         self._weights = weights_digest(graph)
 
     def count(self, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
@@ -149,7 +128,7 @@ class Counter:
         """
         graph = self._plan.graph
         samples, steps = check_stimulus(graph, stimulus)
-        run = _Run(self._plan, Sent(graph, stimulus, trace), samples, steps)
+        run = _Run(self._plan, Sent(graph, stimulus, trace), samples, steps, self._options, stimulus)
         layers = []
         for name in graph.order:
             match graph.nodes[name]:
@@ -167,12 +146,25 @@ class Counter:
                     pass  # the plan refuses them
                 case _ as never:
                     assert_never(never)
-        return Counts(tuple(layers), samples, steps, self._weights, _sample_digests(stimulus, samples))
+        digests = _sample_digests(stimulus, samples)
+        return Counts(tuple(layers), samples, steps, self._weights, digests, self._options)
 
 
-def count(graph: Graph, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
-    """``Counter(graph).count(stimulus, trace)``: one run of one graph."""
-    return Counter(graph).count(stimulus, trace)
+def count(graph: Graph, stimulus: Mapping[str, Array], trace: Trace, options: Options | None = None) -> Counts:
+    """``Counter(graph, options).count(stimulus, trace)``: one run of one graph."""
+    return Counter(graph, options).count(stimulus, trace)
+
+
+def dense_layers(graph: Graph) -> list[dict[str, Any]]:
+    """A network's weighted layers as an artificial network runs them: once, every input present."""
+    plan, found = Plan(graph), []
+    for name in graph.names(Dense, Conv):
+        size, _, parameters, _ = plan.sizes(name)
+        sites = sum(prod(plan.extent[source]) for source in dict.fromkeys(way.source for way in plan.ways[name]))
+        outside = all(isinstance(graph.nodes[way.source], Input) for way in plan.ways[name])
+        entry = {"name": name, "mac": plan.synapses[name], "sites": sites, "size": size, "parameters": parameters}
+        found.append({**entry, "reads_input": outside})
+    return found
 
 
 def dense_macs(graph: Graph) -> int:
@@ -185,17 +177,23 @@ def concatenate(parts: Sequence[Counts]) -> Counts:
     """The counts of all samples from counts of batches of them, which must be of one graph and number of steps."""
     first = parts[0]
     for part in parts:
-        if (part.weights, part.steps) != (first.weights, first.steps):
-            raise GraphError("counts of different networks or steps do not add", where="energy")
+        if (part.weights, part.steps, part.options) != (first.weights, first.steps, first.options):
+            raise GraphError("counts of different networks, steps or conventions do not add", where="energy")
     layers = tuple(
         replace(
             layer,
             columns={key: np.concatenate([part.layers[index].columns[key] for part in parts]) for key in layer.columns},
+            fired=_added([part.layers[index].fired for part in parts]),
         )
         for index, layer in enumerate(first.layers)
     )
     stimulus = tuple(digest for part in parts for digest in part.stimulus)
-    return Counts(layers, sum(part.samples for part in parts), first.steps, first.weights, stimulus)
+    return replace(first, layers=layers, samples=sum(part.samples for part in parts), stimulus=stimulus)
+
+
+def _added(parts: Sequence[Integers | None]) -> Integers | None:
+    known = [part for part in parts if part is not None]
+    return np.sum(known, axis=0, dtype=np.int64) if known else None
 
 
 def weights_digest(graph: Graph) -> str:
@@ -225,13 +223,16 @@ class _Run:
     sent: Sent
     samples: int
     steps: int
+    options: Options
+    stimulus: Mapping[str, Array]
 
     def layer(self, name: str, synapses: int, columns: dict[Column, Integers], sites: int | None = None) -> Layer:
         sources = tuple(dict.fromkeys(way.source for way in self.plan.ways[name]))
         signal = " + ".join(dict.fromkeys(self.signal(source) for source in sources))
         if sites is None:
             sites = sum(prod(self.plan.extent[source]) for source in sources)
-        return Layer(name, kind(self.plan.graph.nodes[name]), signal, sources, sites, synapses, columns)
+        op, role = self.plan.graph.nodes[name], self.plan.roles.get(name, "network")
+        return Layer(name, kind(op), signal, sources, sites, synapses, columns, role, *self.plan.sizes(name))
 
     def signal(self, source: str) -> str:
         """What a source sends, in a word."""
@@ -257,6 +258,20 @@ class _Run:
                 total += counted(events, way.fan_out)
         return total
 
+    def numbers(self, name: str) -> tuple[Integers, Integers] | None:
+        """What the non-zero values of an input reach, [2, samples, steps], and whether they changed: [samples, steps].
+
+        None where anything but one input arrives, or through a pool: those values are not recorded.
+        """
+        way, *more = self.plan.ways[name]
+        if more or way.pool is not None or way.source not in self.stimulus:
+            return None
+        values = self.stimulus[way.source]
+        flat = values.reshape(self.samples, self.steps, -1)
+        changed = np.ones((self.samples, self.steps), dtype=np.int64)
+        changed[:, 1:] = (flat[:, 1:] != flat[:, :-1]).any(axis=2)
+        return counted(values != 0, way.fan_out), changed
+
     def spikes(self, sources: set[str]) -> Integers:
         """Events of sources, each source once."""
         total = np.zeros((self.samples, self.steps), dtype=np.int64)
@@ -270,10 +285,34 @@ class _Run:
         """Events: AC along every way. Anything else: every synapse at every step."""
         structural, found = self.plan.synapses[name], self.plan.ways[name]
         if not self.only_events(name):
-            return self.layer(name, structural, {"mac": self.every_step(structural)})
-        every, present = self.along(found)
-        spikes = self.spikes({way.source for way in found})
+            return self.layer(name, structural, self.products(name))
+        if self.options.multiplicity == "graded":
+            arriving = self.sent.arriving(name) != 0
+            every, present = counted(arriving, self.plan.own[name])
+            spikes = arriving.reshape(self.samples, self.steps, -1).sum(axis=2, dtype=np.int64)
+        else:
+            every, present = self.along(found)
+            spikes = self.spikes({way.source for way in found})
         return self.layer(name, structural, {"ac": every, "ac_nonzero_weight": present, "spikes_in": spikes})
+
+    def products(self, name: str) -> dict[Column, Integers]:
+        """Where numbers meet weights."""
+        columns: dict[Column, Integers] = {"mac": self.every_step(self.plan.synapses[name])}
+        known = self.numbers(name)
+        if known is None and self.options.zero_skip:
+            raise GraphError(
+                "which of the numbers that arrive are zero is not recorded",
+                where=self.plan.graph.label(name),
+                remedy="count without zero_skip",
+            )
+        if known is not None:
+            (every, present), changed = known
+            columns["mac_nonzero"] = present
+            if self.options.zero_skip:
+                columns["mac"] = every
+            if self.options.static_input == "cache":
+                columns = {key: values * changed for key, values in columns.items()}
+        return columns
 
     def norm(self, name: str) -> Layer:
         """A norm with no weights before it to fold into: one MAC an element."""
@@ -302,55 +341,5 @@ class _Run:
             columns |= {"neuron_updates": self.every_step(size), "spikes_out": self.spikes({name})}
         else:
             columns["readout_adds"] = self.every_step(size)
-        return self.layer(name, 0, columns, size)
-
-
-@dataclass(frozen=True)
-class Price:
-    """Energy in joules under one cost model: mean per sample by layer and in all, of each sample, and of the ANN.
-
-    ``trained``: whether the ANN is the network that was trained, not the layers that were counted.
-    """
-
-    cost_model: CostModel
-    layers: Mapping[str, float]
-    total: float
-    samples: Reals
-    ann: float
-    ann_mac: int
-    trained: bool
-
-    @property
-    def ratio(self) -> float:
-        """Energy of the spiking network over that of the artificial one: above 1, the artificial one wins."""
-        return self.total / self.ann if self.ann else float("inf")
-
-
-def price(counts: Counts, cost_model: CostModel, *, ann_mac: int | None = None) -> Price:
-    """``(AC ac + MAC mac) pJ`` of structural accumulates and of multiply-accumulates; nothing else is priced.
-
-    ``ann_mac``: what one pass of the trained network multiplies, ``dense_macs`` of its level ``read``; without it the
-    layers that were counted stand in.
-    """
-
-    def joules(ac: int, mac: int) -> float:
-        return (ac * cost_model.ac + mac * cost_model.mac) * 1e-12
-
-    def mean(ac: int, mac: int) -> float:
-        return joules(ac, mac) / counts.samples
-
-    dense = counts.ann_mac if ann_mac is None else ann_mac
-    nothing = np.zeros((counts.samples, counts.steps), dtype=np.int64)
-    each: dict[Column, Integers] = {
-        column: sum((layer.columns.get(column, nothing).sum(axis=1) for layer in counts.layers), nothing.sum(axis=1))
-        for column in ("ac", "mac")
-    }
-    return Price(
-        cost_model,
-        {layer.name: mean(layer.total("ac"), layer.total("mac")) for layer in counts.layers},
-        mean(counts.total("ac"), counts.total("mac")),
-        np.array([joules(int(ac), int(mac)) for ac, mac in zip(each["ac"], each["mac"], strict=True)]),
-        joules(0, dense),
-        dense,
-        ann_mac is not None,
-    )
+        found = self.layer(name, 0, columns, size)
+        return replace(found, fired=self.sent.fired(name)) if isinstance(op, Neuron) else found

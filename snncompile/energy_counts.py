@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from snncompile.energy_conventions import Role
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
@@ -114,7 +115,8 @@ class Plan:
     """What counting needs to know of a graph, once for all runs: every way events can take, and their fan-outs.
 
     ``ways``: into weights (fan-outs over their synapses), norms, pools and populations; ``synapses``: what weights or a
-    pool read inside the borders; ``biased``: neurons with a bias; ``standing``: norms that cannot be folded.
+    pool read inside the borders; ``own``: of weights, the fan-out of what arrives at them; ``biased``: neurons with a
+    bias; ``standing``: norms that cannot be folded; ``roles``: of nodes that are not simply the network.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -125,22 +127,54 @@ class Plan:
         self.biased = biased(graph, self.extent)
         self.ways: dict[str, tuple[Way, ...]] = {}
         self.synapses: dict[str, int] = {}
+        self.own: dict[str, Integers] = {}
         for name in graph.names(Dense, Conv, Norm, Pool, Neuron, Readout):
             op, ones = graph.nodes[name], np.ones((2, *self.extent[name]), dtype=np.int64)
             match op:
                 case Dense() | Conv():
-                    fan_out = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
+                    fan_out = self.own[name] = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
                 case Pool():
                     fan_out = before(op, ones, arriving_shape(graph, self.extent, name))
                 case _:
                     fan_out = ones
             self.synapses[name] = int(fan_out[0].sum())
             self.ways[name] = tuple(ways(graph, self.extent, name, fan_out))
+        self.roles = dict(_roles(self))
+
+    def sizes(self, name: str) -> tuple[int, int, int, bool]:
+        """Elements that a node sends, its taps (synapses as if there were no borders), its stored parameters, and
+        whether biases are among them.
+        """
+        op, size = self.graph.nodes[name], prod(self.extent[name])
+        if not isinstance(op, Dense | Conv):
+            return size, 0, 0, False
+        biases = 0 if op.bias is None else real(op.bias).size
+        return size, size * prod(op.weight.shape[1:]), prod(op.weight.shape) + biases, biases > 0
 
     def through(self, pool: str) -> Iterator[Way]:
         """The ways from a source over this pool to a population, without weights."""
         for target in self.graph.names(Neuron, Readout):
             yield from (way for way in self.ways[target] if way.pool == pool)
+
+
+def _roles(plan: Plan) -> Iterator[tuple[str, Role]]:
+    """Encoders, relays and read-outs, from what reaches what."""
+    nodes = plan.graph.nodes
+
+    def numbers(source: str) -> bool:
+        op = nodes[source]
+        return isinstance(op, Input) and not is_event(op.signal)
+
+    encoders = {name for name in plan.graph.names(Dense, Conv) if any(numbers(way.source) for way in plan.ways[name])}
+    for name in plan.graph.names(Dense, Conv, Neuron, Readout):
+        sources = {way.source for way in plan.ways[name]}
+        behind = {edge.target for edge in plan.graph.out_of(name)}
+        if isinstance(nodes[name], Readout) or (behind and all(isinstance(nodes[one], Readout) for one in behind)):
+            yield name, "readout"
+        elif name in encoders or sources & encoders or (isinstance(nodes[name], Neuron) and any(map(numbers, sources))):
+            yield name, "encoder"
+        elif isinstance(nodes[name], Neuron) and sources and all(isinstance(nodes[one], Neuron) for one in sources):
+            yield name, "network" if any(way.pool for way in plan.ways[name]) else "relay"
 
 
 def counted(events: Array, fan_out: Integers) -> Integers:
@@ -185,6 +219,15 @@ class Sent:
             self._known[name] = largest.reshape(self.samples, self.steps, *largest.shape[1:]), unit
         return self._known[name][0] if name in self._known else None
 
+    def fired(self, name: str) -> Integers:
+        """How often each neuron of a population fired: int64, its neurons in C order."""
+        spikes = self._known[name][0]
+        return np.asarray(spikes.reshape(self.samples * self.steps, -1).sum(axis=0, dtype=np.int64))
+
+    def arriving(self, name: str) -> Array:
+        """What arrives at a node, in events of one worth: [N, T, *shape]. Raises ``GraphError`` where worths differ."""
+        return self._arriving(name)[0]
+
     def _all_events(self, name: str) -> bool:
         """Whether nothing but events arrives at a node."""
         return all(
@@ -200,9 +243,9 @@ class Sent:
         units = [unit for _, unit in parts]
         if not all(isclose(unit, units[0], rel_tol=1e-12) for unit in units):
             raise GraphError(
-                f"events worth {units} meet in a maximum",
+                f"events worth {units} meet",
                 where=self.graph.label(name),
-                why="the result is no number of events",
+                why="their sum is no number of events",
                 remedy="give the populations that it reads one amplitude",
             )
         return np.asarray(sum(values for values, _ in parts)), units[0]
@@ -230,7 +273,7 @@ class Sent:
                 return values, unit * float(real(op.factor).flat[0])
             case _:
                 raise GraphError(
-                    "cannot be counted before a maximum",
+                    "cannot be counted here",
                     where=self.graph.label(name),
                     why="only one positive factor for all keeps events events",
                 )

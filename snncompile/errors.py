@@ -16,6 +16,7 @@
       ToolError          the other interpreter is missing or failed   7
       Disagreement       verification found a difference              8
       BudgetExceeded     the energy gate                              1
+      Incomparable       counts of different things: no verdict       9
     InternalError        ours; please report                         70
 
 Exit code 2 is wrong usage of the command line, as everywhere.
@@ -108,6 +109,12 @@ class BudgetExceeded(SnncompileError):
     """The energy gate is closed."""
 
     exit_code = 1
+
+
+class Incomparable(SnncompileError):
+    """Two counts are of different things: there is no verdict, which is never a pass."""
+
+    exit_code = 9
 
 
 class InternalError(Exception):

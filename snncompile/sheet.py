@@ -46,7 +46,7 @@ DESCRIPTIONS = ("target", "cost_model")
 """Tables of a target sheet whose plain text (name, title, ...) describes the sheet itself and needs no source."""
 
 _HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?")
-_KEY = re.compile(r"""\s*([A-Za-z0-9_\-."' ]+?)\s*=""")
+_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_\-. ]|"[^"]*"|'[^']*')+?)\s*=""")
 
 
 def catalogue(kind: Kind) -> Path:

@@ -1,4 +1,4 @@
-"""A machine as its sheet describes it, and the price lists that energy is quoted in.
+"""A machine as its sheet describes it.
 
 What differs between two chips is a sheet in ``targets/``, never a class: the records here only give the sheet's keys a
 type. Potentials, currents and thresholds are in weight units unless a field says otherwise.
@@ -137,7 +137,7 @@ class Target:
     name: str
     title: str
     summary: str
-    interpreter: Literal["lava", "cpu"]
+    interpreter: Literal["lava", "cpu", "onnx"]
     weight: Weight
     sum_most: int
     """Largest absolute sum of weight times spike that one neuron may receive in one step, in weight units."""
@@ -208,44 +208,9 @@ class Target:
         return self.chip_cores * max((board.chips for board in self.boards), default=1)
 
 
-@dataclass(frozen=True)
-class CostModel:
-    """A price list: energy in pJ of an accumulate (AC) and of a multiply-accumulate (MAC), and what it covers."""
-
-    name: str
-    title: str
-    precision: str
-    scope: str
-    ac: float
-    mac: float
-    sheet: Sheet = field(repr=False, compare=False)
-
-    @classmethod
-    def load(cls, name_or_path: str) -> CostModel:
-        """Reads a cost model by name or from any file. Raises SheetError as ``Target.load`` does."""
-        sheet = Sheet.load("targets", name_or_path)
-        if not sheet.has("cost_model"):
-            raise sheet.error("cost_model", "not a cost model", remedy=f"one of {', '.join(cost_models())}")
-        sheet.known("", ["cost_model"])
-        prices = sheet.record("cost_model", _Prices)
-        for key in ("ac", "mac"):
-            if getattr(prices, key) <= 0:
-                raise sheet.error(f"cost_model.{key}", "a price must be positive")
-        return cls(**dataclasses.asdict(prices), sheet=sheet)
-
-    def cite(self, key: str) -> str:
-        """File, line and key of a price: ``targets/horowitz45.toml:9, cost_model.ac``."""
-        return self.sheet.cite(key)
-
-
 def machines() -> list[str]:
     """Names of the machines of the catalogue."""
     return [name for name in sheets.names("targets") if not Sheet.load("targets", name).has("cost_model")]
-
-
-def cost_models() -> list[str]:
-    """Names of the cost models of the catalogue."""
-    return [name for name in sheets.names("targets") if Sheet.load("targets", name).has("cost_model")]
 
 
 @dataclass(frozen=True)
@@ -253,7 +218,7 @@ class _Title:
     name: str
     title: str
     summary: str
-    interpreter: Literal["lava", "cpu"]
+    interpreter: Literal["lava", "cpu", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -269,16 +234,6 @@ class _Synapse:
 @dataclass(frozen=True)
 class _Chip:
     cores: int
-
-
-@dataclass(frozen=True)
-class _Prices:
-    name: str
-    title: str
-    precision: str
-    scope: str
-    ac: float
-    mac: float
 
 
 _TABLES = (

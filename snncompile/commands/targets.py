@@ -7,9 +7,10 @@ from typing import Any
 
 from snncompile import sheet as sheets
 from snncompile.commands.console import result
+from snncompile.cost_model import CostModel, cost_models
 from snncompile.report.table import table
 from snncompile.sheet import Sheet
-from snncompile.target import CostModel, Target, cost_models, machines
+from snncompile.target import Target, machines
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,10 +20,14 @@ def run(options: argparse.Namespace) -> int:
     loaded = [Target.load(name) for name in machines()]
     prices = [CostModel.load(name) for name in cost_models()]
     rows = [[one.name, "machine", one.title, one.summary] for one in loaded]
-    rows += [[one.name, "prices", one.title, f"AC {one.ac} pJ, MAC {one.mac} pJ, {one.precision}"] for one in prices]
+    rows += [[one.name, "prices", one.title, f"{_prices(one)}, {one.precision}"] for one in prices]
     data = [{"name": row[0], "kind": row[1], "title": row[2], "summary": row[3]} for row in rows]
     result(options, table(["name", "kind", "title", ""], rows), data)
     return 0
+
+
+def _prices(model: CostModel) -> str:
+    return f"AC {model.ac} pJ, MAC " + ("unavailable" if model.mac is None else f"{model.mac} pJ")
 
 
 def _one(options: argparse.Namespace) -> int:
