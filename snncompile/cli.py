@@ -122,7 +122,15 @@ def _export(verbs: Verbs[_Parser]) -> None:
     _lowering(verb)
     verb.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle goes")
     verb.add_argument("--no-verify", action="store_true", help="write the bundle unproven; its manifest says so")
+    _device(verb)
+    verb.add_argument("--float", action="store_true", dest="reals", help="ONNX: the folded network in float32")
+    verb.add_argument("--scan", action="store_true", help="ONNX: a loop over any number of steps in the file")
     verb.add_argument("--force", action="store_true", help="replace a bundle that is there already")
+
+
+def _device(verb: argparse.ArgumentParser) -> None:
+    what = "what executes the program (default: what the target's sheet names)"
+    verb.add_argument("--device", choices=("lava", "onnx"), help=what)
 
 
 def _run(verbs: Verbs[_Parser]) -> None:
@@ -144,6 +152,7 @@ def _verify(verbs: Verbs[_Parser]) -> None:
     level = "a checkpoint (PATH@torch, read, folded, fixed, timed, placed, cpu, lava), a bundle, or a trace .npz"
     verb.add_argument("artifact", nargs="+", metavar="A", help=level)
     _lowering(verb)
+    _device(verb)
 
 
 def _energy(verbs: Verbs[_Parser]) -> None:

@@ -60,6 +60,11 @@ class Compiled:
             self.levels["placed"], "placed", self.target.name, self.steps, stream=streams(self.levels["fixed"])
         )
 
+    @property
+    def logical(self) -> Program:
+        """The integers in logical time: what a machine without a pipeline runs."""
+        return Program(self.levels["fixed"], "fixed", self.target.name, self.steps)
+
 
 def fold(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
     """From ``read`` to ``folded``, which needs no target. Raises ``LoweringError`` with the reasons where a norm

@@ -7,7 +7,7 @@
     3 fixed        integer      the one lossy rung: spike distance, accuracy
     4 timed        integer      bit-equal after the latency shift
     5 placed       cpu          bit-equal
-    6 device       Lava         bit-equal
+    6 device       Lava         bit-equal; or onnxruntime
 
 Rungs 0 to 3 are teacher-forced: each population runs on the spikes recorded at rung 0 and is reset by them, so that
 one tie does not drown what follows. The verdict is exact Hamming on (layer, step, neuron).
@@ -55,8 +55,12 @@ class Ladder:
         self.stimulus = {name: np.asarray(values, dtype=np.float64) for name, values in given.items()}
         self.integers = encoded(compiled.levels["fixed"], self.stimulus)
 
-    def rungs(self, *, with_lava: bool, log: Callable[[str], None] = lambda line: None) -> Iterator[Rung]:
-        """The rungs from the top, one after the other; ``with_lava`` runs the device rung."""
+    def rungs(
+        self, *, with_lava: bool, onnx: bool = False, log: Callable[[str], None] = lambda line: None
+    ) -> Iterator[Rung]:
+        """The rungs from the top, one after the other; ``with_lava`` runs the device rung, ``onnx`` runs it on
+        onnxruntime instead.
+        """
         if self.trained is not None:
             yield Rung(0, "checkpoint", "torch", "", "recorded", note=f"{self.trained.samples} samples")
         if self.trained is None and self.in_integers:
@@ -68,6 +72,9 @@ class Ladder:
             yield self.fixed()
         yield self.timed()
         yield self.fast()
+        if onnx:
+            yield self.on_onnxruntime()
+            return
         yield (
             self.device(log)
             if with_lava
@@ -229,6 +236,17 @@ class Ladder:
         versions = meta.get("versions", {})
         note = f"lava-nc {versions.get('lava', '?')}, {meta.get('machine_steps', '?')} machine steps"
         return self._equal(6, "device", "Lava", "timed", here, seen, note)
+
+    def on_onnxruntime(self) -> Rung:
+        """Rung 6 on onnxruntime: the step graph of the integers in logical time."""
+        from snncompile.backends import onnx, onnxruntime
+
+        program, target = self.compiled.logical, self.compiled.target
+        versions = onnxruntime.demand()
+        model = onnx.model(program, target)
+        here = onnxruntime.trace(model, onnx.told_by(model), self.integers)
+        note = f"onnxruntime {versions['onnxruntime']}, {len(model.graph.node)} operations a step"
+        return self._equal(6, "device", "onnxruntime", "fixed", self._merged(here), self._fixed_free, note)
 
     def on_device(self, log: Callable[[str], None] = lambda line: None) -> tuple[Trace, Mapping[str, Any]]:
         """The program on real Lava, and what Lava said of the run."""

@@ -7,6 +7,7 @@ done.
     report.md, report.html, cores.svg
     run_lava.py      runs it in Lava's interpreter, without this package
     network.net      the same for lava-dl's NetX, where that format can say it
+    model.onnx       instead of both, where onnxruntime is the device; initial.npz, test_data_set_0/ beside it
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def _unwritable(out: Path, why: str) -> ReadError:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write ``manifest.json``, with the hashes of all that lies in the folder."""
-    files = {path.name: digest(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    every = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): digest(path) for path in every}
     whole = {"schema": SCHEMA, **manifest, "files": files}
     text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
@@ -99,8 +101,8 @@ def check_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not isinstance(files, dict) or not files.keys() >= NEEDED:
         raise ReadError("does not say what its files were", where=str(folder / "manifest.json"), remedy="export again")
     for name, expected in sorted(files.items()):
-        path = folder / Path(name).name
-        if not path.is_file():
+        path = folder / name
+        if ".." in path.parts or not path.is_relative_to(folder) or not path.is_file():
             raise ReadError("is missing", where=str(path), remedy="export again")
         if digest(path) != expected:
             raise ReadError("is not what was exported", where=str(path), why="SHA-256 differs", remedy="export again")

@@ -26,6 +26,7 @@ from snncompile.backends.step_lowering import lower
 from snncompile.backends.step_reals import Reals
 from snncompile.errors import NotRepresentable, ReadError
 from snncompile.frontends.onnx import SCHEMA, fingerprint, reference
+from snncompile.frontends.onnx import described as metadata
 from snncompile.ir.ops import Neuron, Readout
 from snncompile.ir.store import Program, to_json
 from snncompile.ir.text import to_text
@@ -250,6 +251,11 @@ def _save_example(program: Program, target: Target | None, made: ModelProto, fol
         for index, port in enumerate(ports):
             tensor = numpy_helper.from_array(np.asarray(arrays[port.name]), port.name)
             (folder / f"{kind}_{index}.pb").write_bytes(tensor.SerializeToString())
+
+
+def told_by(made: ModelProto) -> dict[str, Any]:
+    """What the metadata of a model of ours says."""
+    return metadata(made, "model.onnx")
 
 
 def demand_same(made: ModelProto, program: Program, target: Target | None) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from snncompile import __version__
-from snncompile.backends import bundle, lava, net
+from snncompile.backends import bundle, lava, net, onnx, onnxruntime
+from snncompile.commands import export_reals
 from snncompile.commands.console import log_of, result
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
-from snncompile.commands.verify import climb, rung_rows
+from snncompile.commands.verify import climb, device_of, rung_rows
 from snncompile.compile import Compiled
 from snncompile.energy import dense_macs
 from snncompile.errors import ReadError
@@ -34,12 +35,21 @@ def run(options: argparse.Namespace) -> int:
     """Export; nothing is written where a level does not hold."""
     log = log_of(options)
     out = Path(options.output)
-    Target.load(options.target)  # a wrong target is said before anything else is read
+    target = Target.load(options.target)  # a wrong target is said before anything else is read
+    device = device_of(options, target)
+    if device != "onnx" and (options.reals or options.scan):
+        raise ReadError(
+            "--float and --scan belong to ONNX", where=target.name, remedy="--target onnx, or --device onnx"
+        )
+    if device == "onnx":
+        onnxruntime.demand()
     model = open_model(options.model)
     if isinstance(model, Bundle):
         raise ReadError("is a bundle already", where=options.model, remedy="export the checkpoint it came from")
     bundle.check_free(out, force=options.force)
     data = chosen_data(model, options)
+    if options.reals:
+        return export_reals.run(model, data, options, log)
     rungs: list[dict[str, Any]] = []
     if options.no_verify:
         compiled = model.lowered(options, log)
@@ -48,13 +58,9 @@ def run(options: argparse.Namespace) -> int:
     with bundle.writing(out, force=options.force) as folder:
         save(compiled.program, folder)
         shutil.copyfile(compiled.target.sheet.path, folder / "target.toml")
-        lava.emit(folder)
-        reason = net.export(compiled.program.graph, folder / "network.net", compiled.steps)
-        if reason:
-            log(f"no network.net: {reason}")
-        if reason is None:
-            log("network.net: " + net.loading(compiled.program.graph, compiled.steps))
-        manifest = _manifest(model, data, compiled, rungs, reason)
+        note = _for_onnx(compiled, folder, options) if device == "onnx" else _for_lava(compiled, folder)
+        log(note)
+        manifest = _manifest(model, data, compiled, rungs, note) | {"device": device}
         blocks = bundle_report(manifest)
         (folder / "cores.svg").write_text(cores_svg(manifest), encoding="utf-8")
         (folder / "report.md").write_text(to_markdown(blocks), encoding="utf-8")
@@ -69,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _manifest(
-    model: Trained | Imported, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], reason: str | None
+    model: Trained | Imported, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], note: str
 ) -> dict[str, Any]:
     graph, origin = compiled.levels["placed"], model.origin
     populations = {name: op for name, op in graph.nodes.items() if isinstance(op, Neuron | Readout)}
@@ -101,7 +107,7 @@ def _manifest(
         "placement": _placement(compiled),
         "quantisation": [_layer(layer) for layer in compiled.layers],
         "ann_mac": dense_macs(model.topology),
-        "notes": [*compiled.notes, _netx(compiled, reason)],
+        "notes": [*compiled.notes, note],
         "verification": {"data": data.name, "samples": len(data.x), "rungs": rungs},
     }
 
@@ -120,11 +126,22 @@ def _machine(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def _netx(compiled: Compiled, reason: str | None) -> str:
-    """How lava-dl reads the network, or why it cannot."""
+def _for_lava(compiled: Compiled, folder: Path) -> str:
+    """Write what Lava and lava-dl read; how lava-dl reads it, or why it cannot."""
+    lava.emit(folder)
+    reason = net.export(compiled.program.graph, folder / "network.net", compiled.steps)
     if reason:
         return f"no network.net: {reason}"
     return "network.net is read by lava-dl with " + net.loading(compiled.program.graph, compiled.steps)
+
+
+def _for_onnx(compiled: Compiled, folder: Path, options: argparse.Namespace) -> str:
+    """Write the step graph and an example of what a runtime must give."""
+    told = onnx.save(compiled.logical, compiled.target, folder)
+    if options.scan:
+        (folder / "scan").mkdir()
+        onnx.save(compiled.logical, compiled.target, folder / "scan", scan=True)
+    return f"model.onnx: {told['guarantee']}, {len(told['states'])} states"
 
 
 def _layer(layer: Layer) -> dict[str, Any]:

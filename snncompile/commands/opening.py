@@ -165,6 +165,8 @@ class Bundle:
     @cached_property
     def program(self) -> Program:
         program = load(self.path)
+        if program.level == "folded":
+            raise ReadError("is in reals", where=str(self.path), remedy="`snncompile run` executes it")
         check(program.graph, "placed", self.target)
         return program
 

@@ -7,53 +7,53 @@ from pathlib import Path
 
 import numpy as np
 
-from snncompile.backends import lava
+from snncompile.backends import lava, onnxruntime
 from snncompile.commands.console import check_place, log_of, result
+from snncompile.commands.imported import Data
 from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.compile import encoded, shown
 from snncompile.errors import ReadError, ToolError
+from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Readout
+from snncompile.ir.store import load
 from snncompile.run.parts import merged
 from snncompile.run.trace import Trace
+from snncompile.train.progress import Progress
 from snncompile.verify import answers
 
 
 def run(options: argparse.Namespace) -> int:
     """Execute, and say how often the answer was right where there are labels."""
-    log = log_of(options)
     if options.trace:
         check_place(Path(options.trace))
     model = open_model(options.bundle)
     if not isinstance(model, Bundle):
         raise ReadError("is no bundle", where=options.bundle, remedy="export it first")
-    target = model.target
-    if target.interpreter != "lava":
-        raise ToolError(
-            f"no device software for {target.name}", where=options.bundle, remedy="use `snncompile simulate`"
-        )
     data = chosen_data(model, options)
-    program = model.program
-    stimulus = encoded(program.graph, shown(program.graph, data.x, program.steps))
-    found = lava.run(model.path, stimulus, potentials=bool(options.trace), timeout=options.timeout, log=log)
-    shown_by_lava = Trace(
-        {key[:-2]: array.astype(bool) for key, array in found.arrays.items() if key.endswith(".s")},
-        {key[:-2]: array for key, array in found.arrays.items() if key.endswith(".v")},
-        {**found.meta, "potential": "after reset"},
-    )
-    trace = merged(program.graph, shown_by_lava)
+    device = str(model.manifest.get("device", model.target.interpreter))
+    if device == "onnx":
+        graph, trace = _on_onnxruntime(model, data, options)
+        told = f"onnxruntime {trace.meta['versions']['onnxruntime']}"
+    elif device == "lava":
+        graph, trace = _on_lava(model, data, options)
+        told = f"Lava {trace.meta.get('versions', {}).get('lava', '')}"
+    else:
+        raise ToolError(
+            f"no device software for {model.target.name}", where=options.bundle, remedy="use `snncompile simulate`"
+        )
     if options.trace:
         trace.save(Path(options.trace))
     summary: dict[str, object] = {
         "bundle": options.bundle,
         "data": data.name,
         "samples": len(data.x),
-        "lava": dict(found.meta),
+        device: {key: value for key, value in trace.meta.items() if key != "potential"},
         "spikes": {name: int(array.sum()) for name, array in trace.spikes.items()},
     }
-    text = f"{len(data.x)} samples on Lava {found.meta.get('versions', {}).get('lava', '')}, "
+    text = f"{len(data.x)} samples on {told}, "
     text += f"{sum(int(array.sum()) for array in trace.spikes.values()):,} spikes"
-    if len(program.graph.names(Readout)) == 1:
-        classes = answers(program.graph, trace)
+    if len(graph.names(Readout)) == 1:
+        classes = answers(graph, trace)
         summary["answers"] = classes.tolist()
         if data.labels is not None:
             right = int(np.sum(classes == data.labels))
@@ -61,3 +61,32 @@ def run(options: argparse.Namespace) -> int:
             text += f", accuracy {right / len(data.x):.2%} ({right} of {len(data.x)})"
     result(options, text, summary)
     return 0
+
+
+def _on_lava(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Trace]:
+    program = model.program
+    stimulus = encoded(program.graph, shown(program.graph, data.x, program.steps))
+    found = lava.run(model.path, stimulus, potentials=bool(options.trace), timeout=options.timeout, log=log_of(options))
+    trace = Trace(
+        {key[:-2]: array.astype(bool) for key, array in found.arrays.items() if key.endswith(".s")},
+        {key[:-2]: array for key, array in found.arrays.items() if key.endswith(".v")},
+        {**found.meta, "potential": "after reset"},
+    )
+    return program.graph, merged(program.graph, trace)
+
+
+def _on_onnxruntime(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Trace]:
+    """The step graph of the bundle; the tensors of hidden populations are made outputs, nothing else is changed."""
+    made, told = onnxruntime.open_step(model.path / "model.onnx")
+    program = load(model.path)
+    stimulus = shown(program.graph, data.x, program.steps)
+    if told["form"] == "integer":
+        stimulus = encoded(program.graph, stimulus)
+    with Progress(len(data.x)) as progress:
+
+        def show(done: int) -> None:
+            if not options.quiet:
+                progress.update(done, "run on onnxruntime")
+
+        trace = onnxruntime.trace(made, told, stimulus, progress=show)
+    return program.graph, merged(program.graph, trace)

@@ -56,6 +56,11 @@ def lava_wanted(log: Log) -> bool:
     return True
 
 
+def device_of(options: argparse.Namespace, target: Target) -> str:
+    """What executes a program: as the command line says, else as the sheet does."""
+    return str(getattr(options, "device", None) or target.interpreter)
+
+
 def rung_rows(rungs: list[dict[str, Any]]) -> str:
     """The ladder as a table; ``rungs`` as in the JSON result."""
     rows = [
@@ -84,7 +89,8 @@ def climb(
     compiled = model.lowered(options, log)
     ladder = Ladder(compiled, data.x, data.labels, model.record(data.x))
     rungs: list[dict[str, Any]] = []
-    for rung in ladder.rungs(with_lava=lava_wanted(log), log=log):
+    on_onnx = device_of(options, compiled.target) == "onnx"
+    for rung in ladder.rungs(with_lava=not on_onnx and lava_wanted(log), onnx=on_onnx, log=log):
         log(f"rung {rung.number} {rung.level}: {rung.verdict}")
         for flip in rung.flips[:LISTED]:
             log(f"  {flip}")
