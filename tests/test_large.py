@@ -1,0 +1,85 @@
+"""The large networks of the papers, with few channels and small images: through the ladder, and on real Lava.
+
+``benchmarks/large.py`` does the same with all of their channels (without Lava) and with an eighth (with it).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from snncompile.compile import Compiled, compile_graph, shown
+from snncompile.frontends.torch import read_module
+from snncompile.recipe import Recipe
+from snncompile.target import Target
+from snncompile.train.recording import record
+from snncompile.verify import Ladder
+from tests.drawing import Array
+from tests.on_lava import Device, prove
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "large.py"
+LOIHI = Target.load("loihi")
+LAST_POOL = {"AP8": "AP4", "AP4": "AP2"}
+"""Of images half as wide: what is left before the last layer is pooled whole."""
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_large", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def small(script: ModuleType, name: str) -> Recipe:
+    """A 32nd of the channels, images of 16 pixels, three steps."""
+    tables = script.narrower(Recipe.load(name), 32, least=4).to_dict()
+    network = tables["network"]
+    layers = [LAST_POOL.get(layer, layer) for layer in network["architecture"].split("-")]
+    network["input"] = [network["input"][0], 16, 16]
+    network["architecture"] = "-".join(layers)
+    tables["tet"]["steps"] = 3
+    return Recipe.from_dict(tables, name)
+
+
+@pytest.fixture(scope="module")
+def compiled(script: ModuleType) -> list[tuple[Compiled, dict[str, Array]]]:
+    """Each network, its ladder climbed up to the fast interpreter, and the data it was climbed on."""
+    done = []
+    for name in script.NAMES:
+        recipe = small(script, name)
+        seen = script.inputs(recipe, 4, Path("nowhere"))
+        network = script.untrained(recipe, seen)
+        graph = read_module(network)
+        stimulus = {key: np.asarray(one, np.float64) for key, one in shown(graph, seen.x, recipe.tet.steps).items()}
+        one = compile_graph(graph, LOIHI, stimulus)
+        rungs = list(Ladder(one, seen.x, seen.y, record(network, seen.x)).rungs(with_lava=False))
+        verdicts = [rung.verdict for rung in rungs]
+        assert verdicts[:1] + verdicts[3:6] == ["recorded", "measured", "bit-equal", "bit-equal"], name
+        assert set(verdicts[1:3]) <= {"same", "explained"}, name
+        done.append((one, {key: array[:2] for key, array in stimulus.items()}))
+    return done
+
+
+def test_the_ladder_holds(compiled: list[tuple[Compiled, dict[str, Array]]]) -> None:
+    """The fixture climbs; what is proven is worth something only where layers fire."""
+    for one, stimulus in compiled:
+        device = Device.of(one, stimulus)
+        silent = [name for name, spikes in device.expected.spikes.items() if not spikes.any()]
+        assert len(silent) <= len(device.expected.spikes) // 4
+
+
+@pytest.mark.lava
+def test_they_are_bit_equal_on_lava(compiled: list[tuple[Compiled, dict[str, Array]]]) -> None:
+    proven = prove([Device.of(one, stimulus) for one, stimulus in compiled], LOIHI)
+    assert [one.different for one in proven] == [0, 0, 0]
+    assert all(one.spikes > 100 for one in proven)
+    assert all(one.compared > 10_000 for one in proven)
