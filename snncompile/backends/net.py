@@ -1,7 +1,8 @@
-"""``network.net``: the HDF5 file of lava-dl, for chains of convolutions and dense layers.
+"""``network.net``: the HDF5 file of lava-dl, for chains of convolutions, dense and recurrent layers.
 
 The format (``lava-nc/lava-dl``: ``netx/hdf5.py``, ``slayer/block/base.py``) is a numbered list of layers ``layer/<i>``,
-each a synapse with its neurons. It has no residual additions, no one-to-one synapses, no feedback, and no word on time.
+each a synapse with its neurons; a dense layer may hear itself one step later. It has no residual additions, no
+one-to-one synapses, no feedback over several layers, and no word on time.
 What its reader must be told besides, ``loading`` writes as a call: the neurons of layer k have to be cleared at phase
 k + 1, which netx does only with ``reset_offset=1`` where the file starts with synapses, as ours do.
 """
@@ -20,7 +21,7 @@ from snncompile.fixed import Integers, as_fixed
 from snncompile.ir.connections import Connection, connections, populations, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Param, Readout, Shape, real
-from snncompile.ir.signals import grid
+from snncompile.ir.signals import Spike, grid
 
 Layer = Mapping[str, Any]
 NEVER = 131071
@@ -63,37 +64,55 @@ def loading(graph: Graph, steps: int) -> str:
     first = next(op for op in graph.nodes.values() if isinstance(op, Input))
     _, least, most = grid(first.signal)
     graded = "" if (least, most) == (0, 1) else f", input_message_bits={most.bit_length() + 1}"
-    return f'netx.hdf5.Network(net_config="network.net", reset_interval={steps}, reset_offset=1{graded})'
+    each = "" if streams(graph) else ", a new one for every sample"
+    return f'netx.hdf5.Network(net_config="network.net", reset_interval={steps}, reset_offset=1{graded})' + each
+
+
+def streams(graph: Graph) -> bool:
+    """Whether samples may follow each other in one run: nothing is heard again, which no reset clears."""
+    return all(connection.source != connection.target for connection in connections(graph))
 
 
 def _layers(graph: Graph) -> list[Layer]:
-    chain = _chain(graph)
+    chain, again = _chain(graph)
     source = graph.nodes[chain[0].source]
     assert isinstance(source, Input)
     starts_flat = isinstance(synapse_of(graph, chain[0]), Dense)
     shape: Shape = (int(np.prod(source.shape)),) if starts_flat else _image(source.shape)
-    layers: list[Layer] = [{"type": _text("input"), "shape": np.array(shape)}]
+    graded = {} if isinstance(source.signal, Spike) else {"messageBits": grid(source.signal)[2].bit_length() + 1}
+    layers: list[Layer] = [{"type": _text("input"), "shape": np.array(shape), **graded}]
     for connection in chain:
         target = graph.nodes[connection.target]
         assert isinstance(target, Neuron | Readout)
         match synapse_of(graph, connection):
             case Conv() as conv:
+                if connection.target in again:
+                    raise _NoSuchLayer(f"{connection.target}: feeds itself, which only dense layers do in the format")
                 layers.append(_convolution(connection, conv, shape, target))
                 shape = _image(target.shape)
             case Dense() as dense:
                 if len(shape) > 1:
                     layers.append({"type": _text("flatten"), "shape": np.array([np.prod(shape)])})
-                layers.append(_dense(connection, dense, target))
+                layers.append(_dense(connection, dense, target, again.get(connection.target)))
                 shape = (int(np.prod(target.shape)),)
             case _:
                 raise _NoSuchLayer(f"{connection.synapse}: the format has no one-to-one synapses")
     return layers
 
 
-def _chain(graph: Graph) -> list[Connection]:
-    """The connections from the input to the end, each starting where the one before ends."""
-    waiting = {}
+def _chain(graph: Graph) -> tuple[list[Connection], dict[str, Dense]]:
+    """The connections from the input to the end, each starting where the one before ends; and by which weights a
+    population hears itself.
+    """
+    waiting: dict[str, Connection] = {}
+    again: dict[str, Dense] = {}
     for connection in connections(graph):
+        synapse = synapse_of(graph, connection)
+        if connection.source == connection.target and connection.source not in again and isinstance(synapse, Dense):
+            if connection.delay != 1:
+                raise _NoSuchLayer(f"{connection.synapse}: {connection.delay} steps of feedback, netx has one")
+            again[connection.source] = synapse
+            continue
         if connection.source in waiting:
             raise _NoSuchLayer(f"{connection.source}: feeds more than one layer, the format is a chain")
         waiting[connection.source] = connection
@@ -115,7 +134,7 @@ def _chain(graph: Graph) -> list[Connection]:
         phase = getattr(graph.nodes[connection.target], "phase", None)
         if phase != index + 1:
             raise _NoSuchLayer(f"{connection.target}: has phase {phase}, netx counts {index + 1}")
-    return chain
+    return chain, again
 
 
 def _image(shape: Shape) -> Shape:
@@ -146,19 +165,22 @@ def _convolution(connection: Connection, conv: Conv, source: Shape, target: Neur
     }
 
 
-def _dense(connection: Connection, dense: Dense, target: Neuron | Readout) -> Layer:
+def _dense(connection: Connection, dense: Dense, target: Neuron | Readout, again: Dense | None) -> Layer:
     weight = _whole(connection.synapse, dense.weight)
-    low, high = int(weight.min()), int(weight.max())
+    heard = np.zeros((0, 0)) if again is None else _whole(connection.target, again.weight)
+    every = np.concatenate([weight.ravel(), heard.ravel()])  # netx scales the two as one
+    low, high = int(every.min()), int(every.max())
     if low == high == 0:
         raise _NoSuchLayer(f"{connection.synapse}: all weights are zero, which netx cannot scale")
     if high <= 0 and -low & (-low - 1) == 0:
         raise _NoSuchLayer(f"{connection.synapse}: no weight above zero and a least of {low}, which netx clips")
     return {
-        "type": _text("dense"),
+        "type": _text("dense" if again is None else "dense_rec"),
         "shape": np.array([weight.shape[0]]),
         "inFeatures": weight.shape[1],
         "outFeatures": weight.shape[0],
         "weight": weight.astype(np.float32),
+        **({} if again is None else {"weight_rec": heard.astype(np.float32)}),
         **_bias(connection.target, target, per_channel=False),
         **_neuron(connection.target, target),
     }

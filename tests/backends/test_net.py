@@ -114,7 +114,7 @@ def test_a_bias_for_every_neuron_lies_as_netx_wants_it(tmp_path: Path) -> None:
 
 def test_one_spatial_axis_is_one_row(tmp_path: Path) -> None:
     nodes: dict[str, Op] = {
-        "x": Input((3, 9)),
+        "x": Input((3, 9), Spike()),
         "conv": Conv(fixed(2 * np.arange(36).reshape(4, 3, 3)), stride=(2,), padding=(1,), dilation=(1,)),
         "a": neuron(4, 5, phase=1),
     }
@@ -127,17 +127,29 @@ def test_one_spatial_axis_is_one_row(tmp_path: Path) -> None:
 
 
 def test_an_image_into_a_dense_layer_is_flat(tmp_path: Path) -> None:
-    nodes: dict[str, Op] = {"x": Input((2, 2, 3)), "d": Dense(fixed(WEIGHT)), "a": neuron(3, phase=1)}
+    nodes: dict[str, Op] = {"x": Input((2, 2, 3), Spike()), "d": Dense(fixed(WEIGHT)), "a": neuron(3, phase=1)}
     assert net.export(Graph(nodes, [Edge("x", "d", 1), Edge("d", "a")]), tmp_path / "n", steps=4) is None
     found = read(tmp_path / "n")
     assert found["layer/0/shape"].tolist() == [12]
     assert found["layer/1/type"].tolist() == [b"dense"]
 
 
-def test_the_call_that_loads_it_names_phases_and_payload() -> None:
+def test_a_layer_that_hears_itself(tmp_path: Path) -> None:
+    graph = altered({"self": Dense(fixed(WEIGHT[:, :3]))}, (Edge("c", "self", 1), Edge("self", "c")))
+    assert net.export(graph, tmp_path / "n", steps=4) is None
+    found = read(tmp_path / "n")
+    assert found["layer/4/type"].tolist() == [b"dense_rec"]
+    np.testing.assert_array_equal(found["layer/4/weight_rec"], WEIGHT[:, :3])
+    assert "layer/5/weight_rec" not in found
+    assert net.loading(graph, 4).endswith("reset_offset=1), a new one for every sample")
+
+
+def test_the_call_that_loads_it_names_phases_and_payload(tmp_path: Path) -> None:
     nodes, edges = chain()
     assert net.loading(Graph(nodes, edges), 4).endswith("reset_interval=4, reset_offset=1)")
     nodes["x"] = Input((2, 6, 5), Fixed(8))
+    assert net.export(Graph(nodes, edges), tmp_path / "n", steps=4) is None
+    assert read(tmp_path / "n")["layer/0/messageBits"] == 8
     assert net.loading(Graph(nodes, edges), 4).endswith("reset_offset=1, input_message_bits=8)")
 
 
@@ -154,15 +166,29 @@ def delayed(name: str) -> Graph:
 SKIP = (Edge("a", "skip", 2), Edge("skip", "b"))
 REASONS: dict[str, tuple[Graph, str]] = {
     "residual": (altered({"skip": Conv(fixed(KERNEL[:3, :1]))}, SKIP), "a: feeds more than one layer"),
-    "recurrent": (
-        altered({"self": Dense(fixed(WEIGHT[:, :3]))}, (Edge("c", "self", 1), Edge("self", "c"))),
-        "c: feeds",
+    "late feedback": (
+        altered({"self": Dense(fixed(WEIGHT[:, :3]))}, (Edge("c", "self", 2), Edge("self", "c"))),
+        "self: 2 steps of feedback, netx has one",
+    ),
+    "feedback of each": (
+        altered({"self": Scale(fixed(2))}, (Edge("c", "self", 1), Edge("self", "c"))),
+        "c: feeds more than one layer",
+    ),
+    "image that hears itself": (
+        altered(
+            {"self": Dense(fixed(2 * np.ones((12, 12)))), "shape": Flatten((3, 2, 2))},
+            (Edge("b", "self", 1), Edge("self", "shape"), Edge("shape", "b")),
+        ),
+        "b: feeds itself, which only dense layers do",
     ),
     "two inputs": (altered({"y": Input((3,))}), "2 inputs"),
     "apart": (altered({"z": neuron(3, phase=1)}), "z: not on the one chain"),
     "delay": (delayed("dense"), "dense: a programmed delay"),
     "phase": (altered({"c": neuron(3, phase=4)}), "c: has phase 4, netx counts 3"),
-    "one to one": (altered({"conv": Scale(fixed(2)), "x": Input((4, 2, 2))}), "conv: the format has no one-to-one"),
+    "one to one": (
+        altered({"conv": Scale(fixed(2)), "x": Input((4, 2, 2), Spike())}),
+        "conv: the format has no one-to-one",
+    ),
     "odd image": (altered({"last": Conv(fixed(np.full((1, 3, 1, 1), 2)))}), "last: a convolution after a dense layer"),
     "bias": (altered({"c": neuron(3, phase=3, bias=4095, exponent=1)}), "c: biases beyond 4095"),
     "fraction": (altered({"c": neuron(3, phase=3, bias=1, exponent=-1)}), "c: a value that is no multiple of 2**0"),

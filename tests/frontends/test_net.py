@@ -476,3 +476,18 @@ def test_flipped_bytes_never_end_in_anything_else(tmp_path: Path) -> None:
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none.net", "no such file")
     refused(tmp_path, "no such file")
+
+
+def test_feedback_is_exported_and_read_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(8)
+    layer = dense(even(generator, 6, 4), cuba(3000, 500), weight_rec=even(generator, 6, 6)) | {"type": b"dense_rec"}
+    first = read(
+        write(tmp_path / "a.net", [{"type": b"input", "shape": [4]}, layer, dense(even(generator, 2, 6), None)])
+    )
+    assert exporter.export(machine(first.graph), tmp_path / "b.net", steps=9) is None
+    again = read(tmp_path / "b.net")
+    assert not again.stream
+    x = {"input": spikes(generator, 2, 9, 4)}
+    one, other = (integer.run(program.graph, x, LOIHI) for program in (first, again))
+    for name, array in one.potentials.items():
+        np.testing.assert_array_equal(array, other.potentials[name])
