@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from snncompile.compile import Compiled, compile_graph, shown
+from snncompile.compile import Compiled, compile_graph, fold, shown
 from snncompile.frontends.torch import read_module
+from snncompile.ir.ops import Neuron, Readout
+from snncompile.passes.legalise import legalise
+from snncompile.passes.place import chips_of, place
 from snncompile.recipe import Recipe
 from snncompile.target import Target
 from snncompile.train.recording import record
@@ -75,6 +79,24 @@ def test_the_ladder_holds(compiled: list[tuple[Compiled, dict[str, Array]]]) -> 
         device = Device.of(one, stimulus)
         silent = [name for name, spikes in device.expected.spikes.items() if not spikes.any()]
         assert len(silent) <= len(device.expected.spikes) // 4
+
+
+def test_resnet19_with_all_its_channels_places_in_seconds(script: ModuleType) -> None:
+    """Weights play no part but for their bits. 1,376,512 neurons; by hand, 512 -> 512 3x3 kernels of eight bits are
+    4608 taps of 65 words, so a core holds 8 of their channels: 4608 * 2 words.
+    """
+    recipe = Recipe.load("cifar10-resnet19-tet")
+    network = script.untrained(recipe, script.inputs(recipe, 2, Path("nowhere")))
+    legal = legalise(fold(read_module(network))[0], LOIHI).graph
+    begun = time.process_time()
+    passed = place(legal, LOIHI)
+    assert time.process_time() - begun < 10
+    ops = [op for op in passed.graph.nodes.values() if isinstance(op, Neuron | Readout)]
+    assert sum(part.count for op in ops for part in op.cores) == 1_376_512 + 10
+    assert chips_of(passed.graph, LOIHI).board.name == "kapoho-point"
+    last = passed.graph.nodes["block8_lif2"]
+    assert isinstance(last, Neuron)
+    assert {part.channels for part in last.cores} == {8}
 
 
 @pytest.mark.lava

@@ -16,6 +16,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Resonator, Scale, SigmaDelta, kind
 from snncompile.ir.shapes import shapes, signals
 from snncompile.ir.text import to_text
+from snncompile.passes.place import chips_of, told
 from snncompile.report.table import table
 from snncompile.run.trace import Trace
 
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
         program = model.program
         heading = f"{options.artifact}: {program.level} on {program.target}, {program.steps} steps a sample, "
         heading += "one stream" if program.stream else "sample by sample"
+        heading += "\n" + told(chips_of(program.graph, model.target), model.target)
         return _graph(options, program.graph, heading)
     level = options.level or ("fixed" if isinstance(model, Imported) else "read")
     if level == "read" or (level == "fixed" and isinstance(model, Imported)):

@@ -69,7 +69,7 @@ def place(graph: Graph, target: Target) -> Passed:
             remedy="make the network smaller",
         )
     done = graph.edit(placed)
-    return Passed(done, (_told(_chips(net, done), target),))
+    return Passed(done, (told(_chips(net, done), target),))
 
 
 def chips_of(graph: Graph, target: Target) -> Chips:
@@ -102,7 +102,8 @@ def _largest_board(target: Target) -> tuple[str, str]:
     return what, f"{target.cite(f'boards.{largest.name}')}; {target.cite('chip.cores')}"
 
 
-def _told(lies: Chips, target: Target) -> str:
+def told(lies: Chips, target: Target) -> str:
+    """Where a network lies, in a line."""
     board, chips = lies.board, lies.chips
     if board.chips == 1:
         return f"{lies.cores} of {target.chip_cores} cores" + (f", board {board.name}" if board.name else "")
