@@ -1,7 +1,7 @@
 """ONNX files, read with suspicion: what a file claims is checked before a byte of it is believed.
 
 ``load`` gives any model whose tensors are all there; ``described`` and ``read_program`` what we wrote ourselves, the
-graph to the last bit; ``onnx_layers.read_ann`` a feed-forward network of anyone's. Refused with one ``ReadError`` each:
+graph to the last bit; ``ann.read_ann`` a feed-forward network of anyone's. Refused with one ``ReadError`` each:
 what is no ONNX file or a part of one, tensors whose data are not what their dimensions say, data outside the folder of
 the file, nodes that read what nothing before them gives (a cycle, or nothing at all).
 """
@@ -24,11 +24,12 @@ from snncompile.errors import ReadError, ToolError
 from snncompile.ir.store import Program, from_json
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 Array = NDArray[Any]
 SCHEMA = "snncompile.onnx/1"
 MOST_BYTES = 2**31
+MOST_PACKED = 2**28
 DEEPEST = 8  # graphs in graphs
 REMEDY = "export it again"
 _FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_data", "uint64": "uint64_data"}
@@ -83,7 +84,7 @@ def read_program(path: Path) -> Program:
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     try:
         arrays = {name: _array(entry, held) for name, entry in plain["arrays"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
         why = f"{type(error).__name__}: {error}"
         raise ReadError("its program cannot be read", where=where, why=why, remedy=REMEDY) from error
     return from_json(plain, arrays, where)
@@ -120,6 +121,8 @@ def _array(entry: Mapping[str, Any], held: Mapping[str, TensorProto]) -> Array:
         return _restored(to_array(held[entry["tensor"]]), int(entry["axes"]), int(entry["times"]), dtype)
     shape = tuple(map(int, entry["shape"]))
     expected = prod(shape) * np.dtype(dtype).itemsize
+    if not 0 <= expected <= MOST_PACKED:
+        raise ValueError(f"{expected} bytes are packed")
     unpacker = zlib.decompressobj()
     content = unpacker.decompress(base64.b64decode(entry["packed"]), expected + 1)
     if len(content) != expected:
@@ -146,6 +149,16 @@ def to_array(tensor: TensorProto) -> Array:
 
     array: Array = numpy_helper.to_array(tensor)
     return array
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """The attributes of a node as plain values; tensors as arrays."""
+    from onnx import AttributeProto, helper
+
+    tensors = AttributeProto.TENSOR
+    return {
+        one.name: to_array(one.t) if one.type == tensors else helper.get_attribute_value(one) for one in node.attribute
+    }
 
 
 # What a file claims
