@@ -145,7 +145,7 @@ def within(report: Mapping[str, Any], budget: Budget) -> Verdict:
 
 
 def _number(value: Fraction) -> str:
-    return f"{value.numerator:,}" if value.denominator == 1 else f"{float(value):,.4f}"
+    return f"{value.numerator:,}" if value.denominator == 1 else f"{float(value):,.9g}"
 
 
 def _measured(values: Mapping[str, Any], key: str, samples: int) -> Fraction:

@@ -11,8 +11,8 @@ BLUE, ORANGE = "#2a78c8", "#d9722b"
 
 
 def _svg(content: Sequence[str], title: str, height: float = HEIGHT) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
-    style = 'font-family="system-ui,sans-serif" font-size="13" fill="currentColor"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" width="100%" '
+    style = 'style="max-width:40rem" font-family="system-ui,sans-serif" font-size="13" fill="currentColor"'
     return f"{head}{style}><title>{html.escape(title)}</title>" + "".join(content) + "</svg>"
 
 
