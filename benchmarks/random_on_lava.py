@@ -34,8 +34,8 @@ from snncompile.ir.signals import Fixed
 from snncompile.passes.balance import balance
 from snncompile.passes.place import place
 from snncompile.run import integer
+from snncompile.run.parts import after_reset
 from snncompile.target import Target
-from snncompile.verify import after_reset
 from tests.graphs import fixed_case, read_case
 from tests.on_lava import Device, prove
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,13 @@ from snncompile.backends import lava
 from snncompile.compile import Compiled, encoded, shown
 from snncompile.ir.check import Level
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Neuron, Readout
+from snncompile.ir.ops import Input, Readout
 from snncompile.ir.signals import grid
 from snncompile.ir.store import save
 from snncompile.run import integer, parts, reference
 from snncompile.run.bounds import FLOAT32, FLOAT64, bounds
 from snncompile.run.cpu import Simulator
+from snncompile.run.parts import after_reset
 from snncompile.run.trace import Array, Trace, first_divergence
 from snncompile.rungs import Rung, differing, drifted_apart, explain, from_rest
 
@@ -232,7 +232,7 @@ class Ladder:
     def device(self, log: Callable[[str], None] = lambda line: None) -> Rung:
         """Rung 6: real Lava."""
         here, meta = self.on_device(log)
-        seen = self._merged(after_reset(self.compiled.levels["fixed"], self._fixed_parts))  # all that a machine shows
+        seen = self._merged(after_reset(self.compiled.levels["fixed"], self._fixed_parts))  # all that machines show
         versions = meta.get("versions", {})
         note = f"lava-nc {versions.get('lava', '?')}, {meta.get('machine_steps', '?')} machine steps"
         return self._equal(6, "device", "Lava", "timed", here, seen, note)
@@ -276,15 +276,6 @@ def answers(graph: Graph, trace: Trace) -> Array:
     """The class of every sample: the largest sum of the (only) read-out at its last step."""
     (name,) = graph.names(Readout)
     return np.asarray(trace.potentials[name][:, -1].reshape(trace.samples, -1).argmax(axis=1))
-
-
-def after_reset(graph: Graph, trace: Trace) -> Trace:
-    """A trace as a machine shows it: potentials after the reset (hard, to zero)."""
-    potentials = {
-        name: np.where(trace.spikes[name], 0, array) if isinstance(graph.nodes[name], Neuron) else array
-        for name, array in trace.potentials.items()
-    }
-    return replace(trace, potentials=potentials, meta={**trace.meta, "potential": "after reset"})
 
 
 def run_on_lava(

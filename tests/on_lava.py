@@ -15,9 +15,9 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Neuron, Readout
 from snncompile.ir.store import Program, save
 from snncompile.run import integer
+from snncompile.run.parts import after_reset
 from snncompile.run.trace import Trace
 from snncompile.target import Target
-from snncompile.verify import after_reset
 from tests.drawing import Array
 
 

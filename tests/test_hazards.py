@@ -36,8 +36,8 @@ from snncompile.passes.legalise import legalise
 from snncompile.passes.place import place
 from snncompile.passes.quantise_unit import fixed_bias
 from snncompile.run import integer, parts
+from snncompile.run.parts import after_reset
 from snncompile.target import Target
-from snncompile.verify import after_reset
 from tests.drawing import Array
 from tests.on_lava import Device, Proven, prove
 

@@ -70,6 +70,9 @@ TOGETHER_MOST = 4_000_000
 """Samples that each need a fresh state run side by side, as separate copies of the network in one matrix a connection,
 up to so many synapses in all: starting Lava takes longer than most samples do."""
 
+STOCK = ("loihi", "loihi1")
+"""Targets whose neurons are Lava's own; a sheet of another name may say that it has more, and gets ``FreeLif``."""
+
 
 class Refusal(Exception):
     """Lava would not run this program as it is written, or would change a number without a word."""
@@ -93,7 +96,11 @@ def graded_bits(signal: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Population:
-    """An Input, Neuron or Readout; ``du`` to ``vth`` are LIFReset's parameters (``bias`` per neuron, C order)."""
+    """An Input, Neuron or Readout; ``du`` to ``vth`` are LIFReset's parameters (``bias`` per neuron, C order).
+
+    ``reset`` (an amount where ``soft``, else a value) and ``initial`` are potentials in 1/64 weight units; Lava's own
+    neurons have none of the three.
+    """
 
     name: str
     kind: str
@@ -105,6 +112,13 @@ class Population:
     bias: Integers = field(default_factory=lambda: np.zeros(1, np.int64))
     bias_exponent: int = 6
     graded_bits: int = 0
+    soft: bool = False
+    reset: int = 0
+    initial: int = 0
+
+    @property
+    def stock(self) -> bool:
+        return not (self.soft or self.reset or self.initial)
 
     @property
     def size(self) -> int:
@@ -113,7 +127,9 @@ class Population:
 
 @dataclass(frozen=True)
 class Connection:
-    """A synaptic op between two populations; ``delay`` is programmed on top of the one step of every synapse."""
+    """A synaptic op between two populations; ``delay`` is programmed on top of the one step of every synapse, and the
+    sum of weights is shifted by ``exponent``.
+    """
 
     name: str
     op: Mapping[str, Any]
@@ -121,6 +137,7 @@ class Connection:
     target: str
     delay: int
     weight: Integers
+    exponent: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,7 @@ class Reader:
         with np.load(bundle / "arrays.npz", allow_pickle=False) as arrays:
             self.arrays = {key: arrays[key] for key in arrays.files}
         self.nodes: dict[str, dict[str, Any]] = self.text["nodes"]
+        self.custom = self.text.get("target") not in STOCK
         check(self.text.get("schema") == "snncompile.program/1", "program.json", f"schema {self.text.get('schema')!r}")
 
     def integers(self, where: str, value: Any, exponent: int) -> Integers:
@@ -200,14 +218,20 @@ class Reader:
             check(op.get("decay", 1) == 1, f"{name}.decay", "a readout that forgets")
             return Population(name, "Readout", shape, phase, bias=bias, bias_exponent=exponent)
         check(op.get("fires", ">") == ">", f"{name}.fires", "Lava fires above the threshold, not at it")
-        check("by" not in op.get("reset", {}), f"{name}.reset", "Lava has no soft reset")
-        for key, only in (("initial", 0), ("gain", 1), ("amplitude", 1), ("rest", 0)):
+        for key, only in (("gain", 1), ("amplitude", 1), ("rest", 0)):
             self.number(f"{name}.{key}", op.get(key, only), 0, only, only)
-        self.number(f"{name}.reset", op.get("reset", {}).get("to", 0), 0, 0, 0)
+        most = (1 << 23) - 1
+        ((how, amount),) = op.get("reset", {"to": 0}).items()
+        reset = self.number(f"{name}.reset", amount, -6, -most, most)
+        initial = self.number(f"{name}.initial", op.get("initial", 0), -6, -most, most)
+        own = how == "by" or reset or initial
+        check(not own or self.custom, name, "has no stock neuron: its reset or its start")
         du = self.number(f"{name}.alpha", op["alpha"], -12, 1, 4096) - 1
         dv = self.number(f"{name}.beta", op["beta"], -12, 0, 4095)
         vth = self.number(f"{name}.threshold", op["threshold"], 0, 0, 131071)
-        return Population(name, "Neuron", shape, phase, du, dv, vth, bias, exponent)
+        return Population(
+            name, "Neuron", shape, phase, du, dv, vth, bias, exponent, soft=how == "by", reset=reset, initial=initial
+        )
 
     def end(self, name: str, edges: Mapping[str, list[tuple[str, int]]]) -> tuple[str, int]:
         """The population that a synaptic op is attached to on one side, through views, and the delay on the way."""
@@ -247,7 +271,9 @@ class Reader:
         check(self.nodes[source]["op"] != "Readout", name, "comes out of a readout, which does not spike")
         check(self.nodes[target]["op"] != "Input", name, "ends in an input")
         field_name = "factor" if op["op"] == "Scale" else "weight"
-        weight = self.integers(f"{name}.{field_name}", op[field_name], 0)
+        halved = isinstance(op[field_name], dict) and op[field_name].get("exponent") == -1
+        exponent = -1 if halved and op["op"] != "Conv" else 0  # Lava's convolution shifts nothing
+        weight = self.integers(f"{name}.{field_name}", op[field_name], exponent)
         low, high = int(weight.min(initial=0)), int(weight.max(initial=0))
         check(low >= -256 and high <= 254, name, f"weights {low}..{high} are outside -256..254")
         check(not (weight & 1).any(), name, "odd weights, of which Lava drops the last bit")
@@ -255,7 +281,7 @@ class Reader:
         check(delay >= 0, name, "is reached without delay, a synapse takes one step")
         check(at_input or delay <= 62, name, f"a delay of {delay}, Loihi has at most 62")
         check(at_input or delay == 0 or op["op"] != "Conv", name, f"a delay of {delay}, Loihi's convolution has none")
-        return Connection(name, op, source, target, delay, weight)
+        return Connection(name, op, source, target, delay, weight, exponent)
 
 
 def image(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -387,6 +413,31 @@ class ObservedLifReset(PyLifResetModelBitAcc):
             self.file.write(self.v.astype("<i4").tobytes())
 
 
+class FreeLif(LIFReset):
+    """LIFReset whose reset is to a value or by an amount, and which starts from a potential. No chip has it: it is for
+    the simulator only."""
+
+    def __init__(self, *, soft: bool, reset: int, initial: int, **options: Any) -> None:
+        super().__init__(v=initial, **options)
+        self.proc_params["free"] = (soft, reset, initial)
+
+
+class FreeLifModel(ObservedLifReset):
+    """Lava's arithmetic; v becomes ``v - reset`` or ``reset`` where it fires, ``initial`` where LIFReset clears it."""
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        self.soft, self.reset, self.initial = proc_params["free"]
+
+    def subthr_dynamics(self, activation_in: Any) -> None:
+        if self.time_step % self.reset_interval == self.reset_offset:  # cleared just now
+            self.v[:] = self.initial
+        super().subthr_dynamics(activation_in)
+
+    def reset_voltage(self, spike_vector: Any) -> None:
+        self.v[spike_vector] = self.v[spike_vector] - self.reset if self.soft else self.reset
+
+
 class ColumnSparse(PySparseModelBitAcc):
     """Lava's own model, which picks the columns of the spikes; its weights, once set, are stored by column."""
 
@@ -415,6 +466,7 @@ MODELS = {
     DelaySparse: MemoDelaySparse,
     Conv: PyConvModelFixed,
     LIFReset: ObservedLifReset,
+    FreeLif: FreeLifModel,
     Recorder: RecorderModel,
 }
 
@@ -452,16 +504,20 @@ class Machine:
         self.processes = len(self.sources) + len(self.neurons) + len(synapses) + 1
 
     def _neuron(self, population: Population, folder: Path, observed: bool) -> LIFReset:
-        neuron = LIFReset(
-            shape=(population.size * self.copies,),
-            du=population.du,
-            dv=population.dv,
-            vth=population.vth,
-            bias_mant=np.tile(population.bias, self.copies),
-            bias_exp=population.bias_exponent,
-            reset_interval=self.program.steps,
-            reset_offset=population.phase + 1,
-        )
+        options: dict[str, Any] = {
+            "shape": (population.size * self.copies,),
+            "du": population.du,
+            "dv": population.dv,
+            "vth": population.vth,
+            "bias_mant": np.tile(population.bias, self.copies),
+            "bias_exp": population.bias_exponent,
+            "reset_interval": self.program.steps,
+            "reset_offset": population.phase + 1,
+        }
+        if population.stock:
+            neuron = LIFReset(**options)
+        else:
+            neuron = FreeLif(soft=population.soft, reset=population.reset, initial=population.initial, **options)
         if observed:
             index = list(self.spiking).index(population.name)
             neuron.proc_params["observe"] = str(folder / f"{index}.v")
@@ -499,6 +555,7 @@ class Machine:
         if self.copies > 1:
             weights = csr_matrix(kron(identity(self.copies, dtype=np.int32, format="csr"), weights))
         options = {"weights": weights, "num_message_bits": source.graded_bits, "sign_mode": SignMode.MIXED}
+        options["weight_exp"] = connection.exponent
         if delay and weights.nnz:
             note["process"] = "DelaySparse"
             delays = weights.astype(np.int64)
@@ -698,6 +755,7 @@ def run(
         "phases": {one.name: one.phase for one in spiking},
         "processes": machine.processes,
         "synapses": machine.notes,
+        "not_stock": [one.name for one in spiking if not one.stock],
         "seconds": {"start": round(started, 3), "run": round(ran, 3)},
         "steps_per_second": round(machine_steps / ran, 2),
     }

@@ -134,7 +134,8 @@ def _compare(options: argparse.Namespace) -> int:
     log("comparing " + " with ".join(options.artifact))
     left, right = one.trace, other.trace
     if left.meta.get("potential") != right.meta.get("potential"):
-        left, right = _as_machines_show(left), _as_machines_show(right)
+        known = one.graph or other.graph
+        left, right = _as_machines_show(left, known), _as_machines_show(right, known)
     alone = sorted(left.spikes.keys() ^ right.spikes.keys())
     if alone:
         log("only one of the two has " + ", ".join(alone))
@@ -159,10 +160,14 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _as_machines_show(trace: Trace) -> Trace:
-    """Potentials after the (hard) reset."""
+def _as_machines_show(trace: Trace, graph: Graph | None) -> Trace:
+    """Potentials after the reset, to zero where no graph says otherwise."""
     if trace.meta.get("potential") == "after reset":
         return trace
+    if graph is not None:
+        from snncompile.run.parts import after_reset
+
+        return after_reset(graph, trace)
     potentials = {
         name: array * ~trace.spikes[name] if name in trace.spikes else array for name, array in trace.potentials.items()
     }

@@ -139,7 +139,7 @@ def synapses_are_single(graph: Graph, _: Target | None) -> Iterator[str]:
 
 
 def weights_fit(graph: Graph, target: Target | None) -> Iterator[str]:
-    """Weights lie in the sheet's range and on its step."""
+    """Weights lie in the sheet's range and on its step; all but a convolution's may be halved behind the sum."""
     sheet = _sheet(target).weight
     for name, op in graph.nodes.items():
         if isinstance(op, Dense | Conv | Scale):
@@ -148,7 +148,7 @@ def weights_fit(graph: Graph, target: Target | None) -> Iterator[str]:
                 continue  # parameters_are_integers says so
             integers = weight.mantissa
             outside = (integers < sheet.least) | (integers > sheet.most) | (integers % sheet.step != 0)
-            if outside.any() or weight.exponent:
+            if outside.any() or weight.exponent not in ((0,) if isinstance(op, Conv) else (0, -1)):
                 yield f"{graph.label(name)}: {int(outside.sum())} weights are none of the machine's"
 
 
@@ -168,6 +168,10 @@ def neurons_fit(graph: Graph, target: Target | None) -> Iterator[str]:
             threshold = real(op.threshold)
             if np.any(threshold < sheet.threshold.least) or np.any(threshold > sheet.threshold.most):
                 yield f"{graph.label(name)}: its threshold {threshold} is outside the machine's range"
+            soft, started = isinstance(op.reset, By), bool(np.any(real(op.initial)))
+            moved = isinstance(op.reset, To) and bool(np.any(real(op.reset.value))) and sheet.neuron.reset == "zero"
+            if moved or (soft and not sheet.neuron.soft_reset) or (started and not sheet.neuron.initial_potential):
+                yield f"{graph.label(name)}: its reset or its start is none of the machine's"
             for what, value in (("alpha", op.alpha), ("beta", op.beta)):
                 steps = real(value) * 2**sheet.decay.bits
                 if np.any(steps != np.rint(steps)):

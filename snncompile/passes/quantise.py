@@ -22,9 +22,17 @@ from snncompile.errors import NotRepresentable
 from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
 from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, To, real
+from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Readout, Reset, Scale, Synapse, To, real
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike, grid
-from snncompile.passes.quantise_unit import Candidate, Incoming, choose_unit, integer_decays, integer_weights, worst_sum
+from snncompile.passes.quantise_unit import (
+    Candidate,
+    Incoming,
+    choose_unit,
+    integer_decays,
+    integer_potential,
+    integer_weights,
+    worst_sum,
+)
 from snncompile.run import reference
 from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
@@ -215,10 +223,16 @@ def _integer_population(name: str, op: Neuron | Readout, best: Candidate, target
         beta=FixedPoint.number(beta, -bits),
         threshold=FixedPoint.number(best.threshold),
         bias=best.bias,
-        reset=To(FixedPoint.number(0)),
-        initial=FixedPoint.number(0),
+        reset=_integer_reset(op.reset, best.unit, target),
+        initial=integer_potential(op.initial, best.unit, target),
         unit=best.unit,
     )
+
+
+def _integer_reset(reset: Reset, unit: float, target: Target) -> Reset:
+    if isinstance(reset, By):
+        return By(integer_potential(reset.amount, unit, target))
+    return To(integer_potential(reset.value, unit, target))
 
 
 def unchanged(graph: Graph, target: Target, steps: int) -> tuple[Layer, ...]:
@@ -261,6 +275,9 @@ def _layer(
         current = arriving / alpha
         lasting = min(float(steps), 1 / beta) if beta else float(steps)
     potential = lasting * (current + float(np.abs(best.bias.real).max(initial=0.0)))
+    if isinstance(op, Neuron):
+        reset = op.reset.amount if isinstance(op.reset, By) else op.reset.value
+        potential += sum(float(np.abs(real(value)).max()) / best.unit for value in (reset, op.initial))
     room = 2 ** (target.potential.bits - 1 - target.potential.fraction_bits) - 1
     return Layer(
         name,

@@ -10,7 +10,7 @@ import numpy as np
 from snncompile.errors import NotRepresentable
 from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Neuron, Readout, Scale, Shape, Synapse, real
+from snncompile.ir.ops import By, Conv, Dense, Neuron, Param, Readout, Scale, Shape, Synapse, To, real
 from snncompile.run import linear
 from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Array
@@ -90,7 +90,7 @@ def choose_unit(
             error = error + (currents * unit - exact)
         rms = _in_potential(op, np.broadcast_to(error, (part, steps, *shape)), fired) / norm
         if best is None or rms < best.error:
-            whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any()
+            whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any() and _kept(op, unit)
             best = Candidate(unit, _threshold(op, theta, unit, whole, target), bias, rms)
     if best is None:
         raise NotRepresentable(
@@ -110,6 +110,21 @@ def integer_decays(op: Neuron, target: Target) -> tuple[int, int]:
     """``alpha`` and ``beta`` in units of the sheet's decay."""
     alpha, beta = (round_half_away(np.max(real(value)) * 2**target.decay.bits) for value in (op.alpha, op.beta))
     return int(alpha), int(beta)
+
+
+def integer_potential(value: Param, unit: float, target: Target) -> FixedPoint:
+    """A potential (a reset, a start) on the grid of the machine's potentials. Raises ``NotRepresentable`` beyond it."""
+    fraction = target.potential.fraction_bits
+    mantissa = round_half_away(real(value) / unit * 2.0**fraction)
+    if np.abs(mantissa).max() >= 2 ** (target.potential.bits - 1):
+        raise NotRepresentable(
+            f"a potential of {np.abs(mantissa).max() / 2**fraction:.0f} is outside the machine's range",
+            where="quantise",
+            why=target.cite("potential.bits"),
+        )
+    if not (mantissa % 2**fraction).any():
+        return FixedPoint(mantissa >> fraction)
+    return FixedPoint(mantissa, -fraction)
 
 
 def fixed_bias(bias: Reals, target: Target) -> FixedPoint:
@@ -227,6 +242,14 @@ def _own_units(op: Neuron | Readout, incoming: list[Incoming], target: Target, t
     return found
 
 
+def _kept(op: Neuron | Readout, unit: float) -> bool:
+    """Whether resets and the start leave the potential on whole numbers of units."""
+    if isinstance(op, Readout):
+        return True
+    values = [real(op.initial), real(op.reset.amount if isinstance(op.reset, By) else op.reset.value)]
+    return all(float(np.abs(value / unit - np.rint(value / unit)).max()) <= ON_GRID for value in values)
+
+
 def _threshold(op: Neuron | Readout, theta: float, unit: float, whole: bool, target: Target) -> int:
     """The threshold in units. ``whole``: currents and biases are whole numbers of units.
 
@@ -301,6 +324,6 @@ def _in_potential(op: Neuron | Readout, error: Array, spikes: Array | None) -> f
         current = (1.0 - alpha) * current + error[:, step]
         held = (1.0 - beta) * held + current
         total += float(np.mean(held**2))
-        if spikes is not None:
+        if spikes is not None and isinstance(op, Neuron) and isinstance(op.reset, To):  # else the error stays
             held = np.where(spikes[:, step], 0.0, held)
     return float(np.sqrt(total / error.shape[1]))

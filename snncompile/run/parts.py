@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from snncompile.fixed import Reals
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Neuron, Shape, real
+from snncompile.ir.ops import By, Neuron, Shape, real
 from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
@@ -72,9 +72,14 @@ def divided(graph: Graph, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 def thresholds(graph: Graph, name: str) -> Reals | None:
     """The threshold of every neuron of a population, split or not; None for what is no neuron."""
+    return values(graph, name, lambda op: real(op.threshold))
+
+
+def values(graph: Graph, name: str, of: Callable[[Neuron], Array]) -> Array | None:
+    """Something of every neuron of a population, split or not; None for what is no neuron."""
     op = graph.nodes.get(name)
     if isinstance(op, Neuron):
-        return np.broadcast_to(real(op.threshold), op.shape)
+        return np.broadcast_to(of(op), op.shape)
     some = parts(graph).get(name)
     if some is None:
         return None
@@ -82,8 +87,29 @@ def thresholds(graph: Graph, name: str) -> Reals | None:
     for part in some:
         own = graph.nodes[part]
         assert isinstance(own, Neuron)
-        found[part] = np.broadcast_to(real(own.threshold), own.shape)[None, None]
+        found[part] = np.broadcast_to(of(own), own.shape)[None, None]
     return np.asarray(_merged(graph, {name: some}, found)[name][0, 0])
+
+
+def after_reset(graph: Graph, trace: Trace, fraction_bits: int = 6) -> Trace:
+    """An integer trace as machines show it: potentials after the reset, split or not.
+
+    ``fraction_bits``: of the potential; 6 on every machine that shows any.
+    """
+
+    def kept(op: Neuron) -> Array:
+        return np.asarray(isinstance(op.reset, By))
+
+    def amount(op: Neuron) -> Array:
+        reset = op.reset.amount if isinstance(op.reset, By) else op.reset.value
+        return np.asarray(np.rint(real(reset) * 2**fraction_bits), dtype=np.int64)
+
+    found = dict(trace.potentials)
+    for name, spikes in trace.spikes.items():
+        soft, by = values(graph, name, kept), values(graph, name, amount)
+        if name in found and soft is not None and by is not None:
+            found[name] = np.where(spikes, np.where(soft, found[name] - by, by), found[name])
+    return replace(trace, potentials=found, meta={**trace.meta, "potential": "after reset"})
 
 
 def _channels(graph: Graph, name: str) -> list[int]:

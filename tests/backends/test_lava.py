@@ -340,7 +340,7 @@ REFUSED: dict[str, tuple[Mend, str]] = {
     "per neuron": (lambda net: net.nodes["a"].update(threshold=fixed(net.keep("t", [1, 2, 3]))), "has 3 values"),
     "delay": (lambda net: net.edges.append([*net.edges.pop(2)[:2], 64]), "a delay of 63, Loihi has at most 62"),
     "at once": (lambda net: net.edges.append([*net.edges.pop(2)[:2], 0]), "is reached without delay"),
-    "soft reset": (node("a", reset={"by": 1.0}), "no soft reset"),
+    "soft reset": (node("a", reset={"by": 1.0}), "has no stock neuron"),
     "ties": (node("a", fires=">="), "fires above"),
     "kind": (node("x", signal={"kind": "analog"}), "'analog' has no spikes"),
     "op": (node("x-a-dense0", op="Pool"), "Lava has no Pool"),
