@@ -135,7 +135,7 @@ class _Chain:
         delays = _delays(layer, weight)
         synapses = [name if len(delays) == 1 else f"{name}_after{delay}" for delay, _ in delays]
         for synapse, (delay, part) in zip(synapses, delays, strict=True):
-            self.nodes[synapse] = Dense(FixedPoint(part))
+            self.nodes[synapse] = Dense(_weights(part))
             self.edges.append(Edge(before, synapse, delay))
         self._settle(layer, synapses[0], population(layer, (size,), _bias(layer, (size,)), last=last and not recurrent))
         self.edges += [Edge(synapse, self.at) for synapse in synapses[1:]]
@@ -156,7 +156,7 @@ class _Chain:
             raise layer.lacks("delays of a recurrent layer", "netx gives both matrices the same and loses a scale")
         _check_weights(layer, np.hstack([weight, again]))
         name = f"dense{layer.index}_again"
-        self.nodes[name] = Dense(FixedPoint(again))
+        self.nodes[name] = Dense(_weights(again))
         self.edges += [Edge(self.at, name, 1), Edge(name, self.at)]
 
     def _complex(self, layer: Layer, size: int, *, recurrent: bool) -> None:
@@ -228,6 +228,12 @@ def _matrix(layer: Layer, key: str, rows: int) -> Integers:
     if not weight.size or weight.size % rows or (weight.ndim > 1 and weight.shape[0] != rows):
         raise layer.fail(f"{key} {list(weight.shape)} do not lead to {rows} neurons")
     return weight.reshape(rows, -1)
+
+
+def _weights(integers: Integers) -> FixedPoint:
+    """Small odd weights are doubled and shifted down again behind the sum, which machines of even weights can do."""
+    odd = bool(np.any(integers % 2)) and integers.min() >= -128 and integers.max() <= 127
+    return FixedPoint(2 * integers, -1) if odd else FixedPoint(integers)
 
 
 def _check_weights(layer: Layer, weight: Integers) -> None:

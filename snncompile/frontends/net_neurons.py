@@ -71,7 +71,10 @@ def encoder(layer: Layer, shape: Shape, offset: int) -> tuple[FixedPoint, Statef
     match kind_of(layer):
         case "LIF":
             # netx writes the image into the bias, which passes the synaptic current by: nothing of it may stay
-            return FixedPoint.number(1), replace(_lif(layer, shape, bias), alpha=FixedPoint.number(1 << DECAY, -DECAY))
+            # 2 and a shift down: machines of even weights have no 1
+            return FixedPoint.number(2, -1), replace(
+                _lif(layer, shape, bias), alpha=FixedPoint.number(1 << DECAY, -DECAY)
+            )
         case "SDNN":
             neuron = replace(_sigma_delta(layer, shape, bias), kind="delta")
             return FixedPoint.number(1, MESSAGE + STATE), neuron

@@ -32,7 +32,7 @@ def recurrent(tmp_path: Path) -> Path:
     layers: Layers = [
         {"type": b"input", "shape": [5]},
         dense(even(generator, 6, 5), cuba(3000, 500), weight_rec=even(generator, 6, 6)) | {"type": b"dense_rec"},
-        dense(even(generator, 3, 6), None),
+        dense(generator.integers(-99, 100, (3, 6)), None),
     ]
     np.savez(tmp_path / "data.npz", x=generator.integers(0, 2, (4, 12, 5)), y=generator.integers(0, 3, 4))
     return write(tmp_path / "network.net", layers)
@@ -75,10 +75,20 @@ def test_a_bundle_of_it_runs_without_a_recipe(recurrent: Path, run: Run) -> None
 
 
 @pytest.mark.lava
-def test_a_bundle_of_it_runs_on_lava(recurrent: Path, run: Run) -> None:
-    data, out = recurrent.parent / "data.npz", recurrent.parent / "out"
-    run("export", recurrent, "--data", data, "-o", out)
-    assert run("verify", out, "--data", data)["equal"]
+def test_feedback_and_odd_weights_are_the_same_on_lava(recurrent: Path, run: Run) -> None:
+    device = run("verify", recurrent, "--data", recurrent.parent / "data.npz")["rungs"][-1]
+    assert (device["level"], device["verdict"], device["compared"]) == ("device", "bit-equal", 4 * 12 * 15)
+
+
+@pytest.mark.lava
+def test_images_into_input_neurons_are_the_same_on_lava(tmp_path: Path, run: Run) -> None:
+    generator = np.random.default_rng(23)
+    image = {"type": b"input", "shape": [1, 4, 4], "weight": 37, "bias": -3, "neuron": cuba(2000, 900, 30)}
+    kernel = {"type": b"conv", "shape": [2, 3, 3], "weight": even(generator, 2, 1, 2, 2), "bias": [9, -4]}
+    path = write(tmp_path / "n.net", [image, kernel | {"neuron": cuba(2500, 300, 35)}])
+    np.savez(tmp_path / "data.npz", x=generator.random((3, 1, 4, 4)))
+    device = run("verify", path, "--data", tmp_path / "data.npz")["rungs"][-1]
+    assert (device["verdict"], device["compared"]) == ("bit-equal", 3 * (16 + 18) * 2)
 
 
 def test_what_cannot_be_done_with_it_is_one_line(recurrent: Path, refused: Callable[..., str]) -> None:

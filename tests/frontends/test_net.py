@@ -13,10 +13,12 @@ import pytest
 
 from snncompile.backends import net as exporter
 from snncompile.compile import encoded, shown
-from snncompile.errors import ReadError, UnsupportedNode
+from snncompile.errors import GraphError, ReadError, UnsupportedNode
+from snncompile.fixed import FixedPoint
 from snncompile.frontends.net import read
+from snncompile.ir.check import check
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Input, Neuron, Output, Readout
+from snncompile.ir.ops import Dense, Input, Neuron, Output, Readout
 from snncompile.ir.signals import Fixed, Spike
 from snncompile.run import integer
 from snncompile.run.cpu import Simulator
@@ -282,6 +284,18 @@ def contents(path: Path) -> dict[str, Any]:
             lambda name, item: found.update({name: item[()].tolist()}) if isinstance(item, h5py.Dataset) else None
         )
     return found
+
+
+def test_odd_weights_become_even_ones_that_are_halved(tmp_path: Path) -> None:
+    for weight, exponent in (([[3, -1, 127]], -1), ([[2, -4, 6]], 0), ([[255, 1, 2]], 0)):
+        graph = read(write(tmp_path / "n.net", [dense(np.array(weight), cuba())])).graph
+        op = graph.nodes["dense0"]
+        assert isinstance(op, Dense)
+        assert isinstance(op.weight, FixedPoint)
+        assert op.weight.exponent == exponent
+        np.testing.assert_array_equal(op.weight.real, weight)
+    with pytest.raises(GraphError, match=r"dense0 \(Dense\): 2 weights are none of the machine's"):
+        check(graph, "fixed", LOIHI)
 
 
 def test_files_that_begin_with_synapses_have_an_input_of_spikes(tmp_path: Path) -> None:
