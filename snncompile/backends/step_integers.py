@@ -14,6 +14,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import By, Conv, Dense, Flatten, Input, Neuron, Op, Pool, Readout, Scale, Shape, Size
 from snncompile.ir.shapes import shape_of
 from snncompile.ir.signals import Analog, grid
+from snncompile.run import linear
 from snncompile.run.integer import IntegerGraph
 from snncompile.target import Target
 
@@ -238,6 +239,7 @@ class Integers:
     def _max(self, name: str, op: Pool, x: Value, shape: Shape) -> Value:
         least, most = x.range or (-INT32, INT32)
         how = "uint8" if least >= 0 and most < 256 else "int8" if least >= -128 and most < 128 else "int64"
+        how = "int64" if any(p >= k for p, k in zip(op.padding, op.kernel, strict=True)) else how
         given = self.write.cast(x, how)
         if how == "int64":
             sizes = op.stride, op.padding, (1,) * len(op.kernel)
@@ -246,9 +248,23 @@ class Integers:
             most_of = self.write.add("ReduceMax", [patches, last], f"{name}.most", keepdims=0)
             target = self.write.constant(np.array([-1, *shape], dtype=np.int64), "shape")
             return Value(self.write.add("Reshape", [most_of, target], name), how, shape, x.range)
-        whole = self._padded(name, given, op.padding)
-        pooled = self.write.add("MaxPool", [whole], name, kernel_shape=op.kernel, strides=op.stride)
-        return Value(pooled, how, shape, x.range)
+        sizes_ = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding * 2}
+        pooled = Value(self.write.add("MaxPool", [given.name], name, **sizes_), how, shape, x.range)
+        if least >= 0 or not any(op.padding):
+            return pooled
+        floor = self._constant(padding_floor(op, x.shape, -INT32).astype(np.int64))
+        above = self.write.add("Max", [self.write.cast(pooled, "int64").name, floor], f"{name}.padded")
+        return Value(above, "int64", shape, x.range)
+
+
+def padding_floor(op: Pool, shape: Shape, least: float) -> Array:
+    """What the maximum of each window is at least: 0 where it reaches the padding, ``least`` elsewhere.
+
+    The padding of a standard MaxPool never wins. A Pad with zeros before it would say the same, but onnxruntime (1.31)
+    fuses the two into one that forgets the zeros.
+    """
+    inside = linear.pool(np.ones((1, 1, *shape[1:])), "sum", op.kernel, op.stride, op.padding)[0]
+    return np.where(inside < prod(op.kernel), 0, least)
 
 
 def exact_product(weight: Array, met: Range) -> tuple[str, Array, int]:

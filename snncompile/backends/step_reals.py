@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.backends.step_graph import Range, Value, Writer
+from snncompile.backends.step_integers import padding_floor
 from snncompile.errors import NotRepresentable
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import (
@@ -128,14 +129,17 @@ class Reals:
         return Value(y, "float32", shape)
 
     def _pool(self, name: str, op: Pool, x: Value) -> str:
-        given = x.name
-        if any(op.padding):
-            edge = self.write.constant(np.array([0, 0, *op.padding] * 2, dtype=np.int64))
-            given = self.write.add("Pad", [given, edge, self._constant(0.0)], f"{name}.padded")
+        pads = op.padding * 2
         if op.kind == "max":
-            return self.write.add("MaxPool", [given], name, kernel_shape=op.kernel, strides=op.stride)
+            if any(p >= k for p, k in zip(op.padding, op.kernel, strict=True)):
+                raise NotRepresentable("has windows that hold nothing but padding", where=self.graph.label(name))
+            pooled = self.write.add("MaxPool", [x.name], name, kernel_shape=op.kernel, strides=op.stride, pads=pads)
+            floor = padding_floor(op, x.shape, float(np.finfo(np.float32).min))
+            if not any(pads):
+                return pooled
+            return self.write.add("Max", [pooled, self._constant(floor)], f"{name}.padded")
         ones = self._constant(np.ones((x.shape[0], 1, *op.kernel)), f"{name}.ones")
-        total = self.write.add("Conv", [given, ones], f"{name}.sum", strides=op.stride, group=x.shape[0])
+        total = self.write.add("Conv", [x.name, ones], f"{name}.sum", strides=op.stride, pads=pads, group=x.shape[0])
         return total if op.kind == "sum" else self._times(total, np.float64(1 / prod(op.kernel)), name)
 
     def _constant(self, values: Param | float, wish: str = "constant") -> str:

@@ -115,6 +115,8 @@ WIDE = Conv(FixedPoint(np.full((2, 2, 3, 3), 250)), None, (2, 1), (1, 2), (1, 2)
     [
         ([Pool("sum", (2, 2), (2, 1), (1, 0)), Pool("max", (2, 2), (1, 1), (1, 1))], Spike(), {"MaxPool"}),
         ([Pool("max", (2, 2), (2, 2), (1, 1))], Fixed(20), {"ReduceMax"}),
+        ([Pool("max", (3, 2), (1, 2), (1, 1))], Fixed(8), {"MaxPool", "Max"}),
+        ([Pool("max", (2, 2), (2, 2), (2, 1))], Fixed(8), {"ReduceMax"}),
         ([Pool("sum", (3, 3), (1, 1))], Count(200), {"MatMul"}),
         ([WIDE], Fixed(8), {"Conv"}),
         ([WIDE], Analog(), {"MatMul"}),
@@ -170,6 +172,16 @@ def test_reals_spike_as_the_reference_and_are_exact_where_that_is_said(source: R
         if exact_in_float32(program):
             for name, potentials in expected.potentials.items():
                 np.testing.assert_array_equal(found.potentials[name], potentials, err_msg=name)
+
+
+def test_the_padding_of_a_maximum_is_zero_in_reals_as_well() -> None:
+    graph = chain(Pool("max", (2, 2), (1, 2), (1, 1)), Neuron((2, 8, 4)), shape=(2, 7, 6), signal=Analog())
+    x = -1.0 - np.random.default_rng(0).integers(0, 9, (3, 2, 2, 7, 6)) / 8
+    model = backend.model(Program(graph, "folded", "", 2), None)
+    for level in device.LEVELS:
+        found = device.trace(model, backend.told_by(model), {"x": x}, level=level)
+        expected = reference.run(graph, {"x": x})
+        np.testing.assert_array_equal(found.potentials["op1"], expected.potentials["op1"], err_msg=level)
 
 
 def test_only_dyadic_numbers_are_called_exact() -> None:
