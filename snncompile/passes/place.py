@@ -107,7 +107,8 @@ def told(lies: Chips, target: Target) -> str:
     board, chips = lies.board, lies.chips
     if board.chips == 1:
         return f"{lies.cores} of {target.chip_cores} cores" + (f", board {board.name}" if board.name else "")
-    text = f"{lies.cores} cores on {chips} of {board.chips} chips of {target.chip_cores} cores, board {board.name}"
+    cores = "1 core" if lies.cores == 1 else f"{lies.cores} cores"
+    text = f"{cores} on {chips} of {board.chips} chips of {target.chip_cores} cores, board {board.name}"
     return text if chips == 1 else f"{text}; {lies.crossing} routes from a neuron to another chip"
 
 
@@ -119,6 +120,8 @@ def _cut(net: Net, name: str) -> tuple[Slice, ...]:
     op, target = net.graph.nodes[name], net.target
     assert isinstance(op, Neuron | Readout)
     slices: list[Slice] = []
+    if prod(op.shape) > target.core.neurons * target.most_cores:  # said at once, not after a hundred thousand cores
+        raise _does_not_fit(net, name, Slice(0, 0, prod(op.shape)))
     for channel, channels in _blocks(net, name):
         first, size = 0, (channels or op.shape[0]) * prod(op.shape[1:])
         while first < size:

@@ -229,7 +229,7 @@ def test_the_smallest_board_that_holds_it_is_taken_and_said() -> None:
     assert [part.core for part in cores(placed.graph, "n")] == list(range(7))
     check(placed.graph, "placed", machine)
     small = place(dense(30, 2), LOIHI.on_board("hala-point"))
-    assert small.notes == ("1 cores on 1 of 1152 chips of 120 cores, board hala-point",)
+    assert small.notes == ("1 core on 1 of 1152 chips of 120 cores, board hala-point",)
 
 
 def test_what_crosses_chips_is_counted() -> None:
