@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,23 @@ def run(options: argparse.Namespace) -> int:
         heading = f"{options.artifact}: {program.level} on {program.target}, {program.steps} steps a sample, "
         heading += "one stream" if program.stream else "sample by sample"
         heading += "\n" + told(chips_of(program.graph, model.target), model.target)
-        return _graph(options, program.graph, heading)
+        return _graph(options, program.graph, heading, model.manifest.get("notes", ()))
+    notes: Iterable[str] = ()
     level = options.level or ("fixed" if isinstance(model, Imported) else "read")
     if level == "read" or (level == "fixed" and isinstance(model, Imported)):
         graph = model.graph
     elif level == "folded":
         graph = model.folded
     else:
-        levels = model.lowered(options, log_of(options)).levels
-        graph = next(one for name, one in levels.items() if name == level)
+        compiled = model.lowered(options, log_of(options))
+        graph = next(one for name, one in compiled.levels.items() if name == level)
+        notes = compiled.notes
     heading = f"{options.artifact}: {model.about}, level {level}"
-    return _graph(options, graph, heading)
+    return _graph(options, graph, heading, notes)
 
 
-def _graph(options: argparse.Namespace, graph: Graph, heading: str) -> int:
+def _graph(options: argparse.Namespace, graph: Graph, heading: str, notes: Iterable[str] = ()) -> int:
+    """The table of a graph, and what the passes that made it chose."""
     if options.text:
         result(options, to_text(graph).rstrip(), {"text": to_text(graph)})
         return 0
@@ -86,7 +90,9 @@ def _graph(options: argparse.Namespace, graph: Graph, heading: str) -> int:
     neurons = sum(int(np.prod(op.shape)) for op in graph.nodes.values() if isinstance(op, spiking))
     weights = sum(_weights(op) for op in graph.nodes.values())
     text = f"{heading}\n{neurons:,} neurons, {weights:,} weights\n\n" + table(headers, rows, right={4, 5})
-    result(options, text, {"nodes": data, "neurons": neurons, "weights": weights})
+    chosen = list(notes)
+    text += "\n\n" + "\n".join(chosen) if chosen else ""
+    result(options, text, {"nodes": data, "neurons": neurons, "weights": weights, "notes": chosen})
     return 0
 
 
