@@ -1,0 +1,235 @@
+"""``snncompile energy`` as CI runs it: the answers and exit codes of its gate, what it writes, its two-word verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snncompile import cli
+from snncompile.cli import main
+
+DATA = ["--data", "test:6"]
+ROOT = Path(cli.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def report(saved: Path) -> Path:
+    path = saved.parent / "energy.json"
+    assert main(["energy", str(saved), *DATA, "-o", str(path), "-q"]) == 0
+    return path
+
+
+def energy(saved: Path, *words: object) -> int:
+    return main(["energy", str(saved), *DATA, "-q", *map(str, words)])
+
+
+def program(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([sys.executable, *words], text=True, capture_output=True, env=environment, cwd=folder)
+
+
+def test_a_baseline_is_written_held_and_defended(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "energy.lock.json"
+    assert energy(saved, "--baseline", lock) == 4
+    assert "make it with --update-baseline" in capfd.readouterr().err
+    assert energy(saved, "--baseline", lock, "--update-baseline") == 0
+    written = lock.read_bytes()
+    assert energy(saved, "--baseline", lock) == 0
+    assert capfd.readouterr().err == ""
+
+    assert main(["energy", str(saved), "--data", "test:5", "--baseline", str(lock), "-q"]) == 9
+    assert "counts do not compare with the baseline (data, number of samples are not" in capfd.readouterr().err
+    assert energy(saved, "--baseline", lock, "--level", "read") == 9
+    assert energy(saved, "--baseline", lock, "--zero-skip") == 9
+    assert energy(saved, "--baseline", lock, "--cost-model", "horowitz45-int8") == 9
+    capfd.readouterr()
+
+    lock.write_bytes(written.replace(b'"ac": ', b'"ac": 9', 1))
+    assert energy(saved, "--baseline", lock) == 4
+    assert "was changed after it was written" in capfd.readouterr().err
+    assert energy(saved, "--baseline", lock, "--update-baseline") == 0
+    assert lock.read_bytes() == written
+    assert energy(saved, "--update-baseline") == 4
+    assert "--update-baseline: no file to write; name it with --baseline F" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["energy.lock.json"]
+
+
+def test_one_synapse_more_closes_the_gate_and_is_named(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The committed baseline has one AC less in one layer, sealed as the program seals it."""
+    from snncompile.energy_conventions import digest
+    from snncompile.energy_gate import lock_text
+
+    lock = tmp_path / "energy.lock.json"
+    assert energy(saved, "--baseline", lock, "--update-baseline") == 0
+    content = json.loads(lock.read_text(encoding="utf-8"))
+    del content["digest"]
+    content["layers"]["conv2"]["ac"] -= 1
+    lock.write_text(lock_text({**content, "digest": digest(content)}), encoding="utf-8")
+    capfd.readouterr()
+    assert energy(saved, "--baseline", lock) == 1
+    said = capfd.readouterr().err
+    assert re.search(r"lock\.json:\d+: layer conv2: [\d,]+ ac, [\d,]+ in the baseline: \+1 \(", said)
+    assert said.startswith("snncompile energy: energy gate: 1 of ")
+
+
+def test_all_limits_that_do_not_hold_are_said_everywhere(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = tmp_path / "snncompile.toml"
+    budget.write_text('[budget.max]\nac = 1\n\n[budget.max.rate]\n"*" = 0\n\n[budget.min]\naccuracy = 1\n')
+    places = {key: tmp_path / f"r.{key}" for key in ("markdown", "html", "junit", "benchmark")}
+    summary = tmp_path / "summary.md"
+    summary.write_text("what stood there before\n", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    options = [word for key, place in places.items() for word in (f"--{key}", place)]
+    assert energy(saved, "--budget", budget, "--baseline", tmp_path / "l.json", "--update-baseline", *options) == 1
+    said = capfd.readouterr()
+    # the limit on AC, five populations that fire, the accuracy of random weights
+    assert "7 of 7 limits do not hold" in said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("  ")]
+    assert [re.search(r"toml:(\d+): ", line)[1] for line in lines] == ["2", *["5"] * 5, "8"]  # type: ignore[index]
+    assert len([line for line in said.err.splitlines() if line.startswith("::error file=")]) == 7
+    assert said.out.startswith("tiny.pt (folded) at T = 3")
+    assert not (tmp_path / "l.json").exists()
+    assert summary.read_text(encoding="utf-8").startswith("what stood there before\n# Energy of tiny.pt")
+    assert 'failures="7"' in places["junit"].read_text(encoding="utf-8")
+    assert "Gate: 7 of 7 limits exceeded." in places["markdown"].read_text(encoding="utf-8")
+    assert "<svg" in places["html"].read_text(encoding="utf-8")
+    assert json.loads(places["benchmark"].read_text(encoding="utf-8"))[0]["unit"] == "nJ"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        (3, "absent.toml: cannot be read", ["--budget", "absent.toml"]),
+        (3, "did you mean horowitz45", ["--cost-model", "horowitz54"]),
+        (3, "unavailable: no energy of an operation is published for this machine", ["--cost-model", "loihi"]),
+        (4, "no convention 'flops'", ["--also", "flops"]),
+        (4, "cannot be written", ["--html", "absent/x.html"]),
+        (4, "cannot be written", ["--junit", "."]),
+    ],
+)
+def test_wrong_input_is_one_message(
+    saved: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    message: str,
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert energy(saved, *words) == code
+    said = capfd.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert message in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_priced_again_without_torch(report: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from snncompile.cli import main\n"
+        f"code = main(['energy', 'reprice', {str(report)!r}, '--cost-model', 'loihi1', '-o', 'again.json'])\n"
+        "assert 'torch' not in sys.modules, 'torch'\n"
+        "sys.exit(code)"
+    )
+    done = program("-c", code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Intel Loihi 1, pre-silicon simulation" in done.stdout
+    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (report, tmp_path / "again.json"))
+    assert before["totals"] == after["totals"]
+    assert before["energy_per_sample_J"] < after["energy_per_sample_J"]
+
+
+def test_differences_are_exact(report: Path, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["energy", "diff", str(report), str(report)]) == 0
+    assert "Every count is the same." in capfd.readouterr().out
+    content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    for layer in content["layers"]:
+        if layer["name"] == "conv2":
+            layer["columns"]["ac"] += 2
+    content["totals"]["ac"] += 2
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content), encoding="utf-8")
+    assert main(["energy", "diff", str(report), str(other), "--format", "json"]) == 0
+    found = json.loads(capfd.readouterr().out)["differences"]
+    assert [(one["layer"], one["column"], one["right"] - one["left"]) for one in found] == [
+        ("conv2", "ac", 2),
+        ("total", "ac", 2),
+    ]
+    content["layers"][0]["name"] = "renamed"
+    other.write_text(json.dumps(content), encoding="utf-8")
+    assert main(["energy", "diff", str(report), str(other)]) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"^renamed +mac +absent", said, re.MULTILINE)
+    content["digests"]["conventions"] = "others"
+    other.write_text(json.dumps(content), encoding="utf-8")
+    assert main(["energy", "diff", str(report), str(other)]) == 9
+
+
+def test_an_explanation_adds_up(report: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    for name, price in (("conv1", 4.6), ("conv2", 0.9)):
+        assert main(["energy", "explain", str(report), name]) == 0
+        said = capfd.readouterr().out
+        (layer,) = (one for one in content["layers"] if one["name"] == name)
+        count = layer["columns"]["mac" if name == "conv1" else "ac"]
+        assert f"{count:,} {'mac' if name == 'conv1' else 'ac'} x {price:g} pJ" in said
+        assert f"{layer['energy_per_sample_J'] * 1e9:,.4f} nJ a sample" in said
+        assert "targets/horowitz45.toml:" in said
+    assert main(["energy", "explain", str(report), "conv3"]) == 4
+    assert "no layer 'conv3'; did you mean conv" in capfd.readouterr().err
+
+
+def test_files_named_like_verbs_are_reached(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "diff").write_text("no checkpoint")
+    assert main(["energy", "./diff"]) == 4
+    assert "diff" in capfd.readouterr().err
+    for words in (["reprice", "diff"], ["diff", "diff", "diff"], ["explain", "diff", "fc1"]):
+        assert main(["energy", *words]) == 4
+        said = capfd.readouterr().err
+        assert said.startswith(f"snncompile energy {words[0]}: diff: is no energy report")
+
+
+def test_the_workflow_of_the_docs_runs(saved: Path, tmp_path: Path) -> None:
+    """Its only step of our own, as the shell script it is, with the program on the path."""
+    workflow = (ROOT / "docs" / "energy-gate.yml").read_text(encoding="utf-8")
+    (script,) = re.findall(r"run: \|\n((?: {10}.*\n)+)", workflow)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    tool = folder / "snncompile"
+    tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m snncompile "$@"\n', encoding="utf-8")
+    tool.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "snncompile.toml").write_text("[budget.max]\nmac = 1_000_000\n", encoding="utf-8")
+    assert energy(saved, "--baseline", work / "energy.lock.json", "--update-baseline") == 0
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "CHECKPOINT": str(saved),
+        "DATA": "test:6",
+        "GITHUB_STEP_SUMMARY": str(work / "summary.md"),
+    }
+    script = "\n".join(line[10:] for line in script.splitlines())
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=work, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in work.iterdir()} == {
+        *("snncompile.toml", "energy.lock.json", "energy.json", "energy.html", "energy.xml"),
+        *("energy-benchmark.json", "summary.md"),
+    }
