@@ -83,11 +83,15 @@ def choose_unit(
         reason = _outside(op, incoming, weights, bias, unit, target, potential, steps)
         if reason:
             continue
-        error = _rows_of(np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None], rows)
+        error = np.zeros((1, 1, *shape))
         for item, weight, exact in zip(seen, weights, wanted, strict=True):
             own_rows = weight if weight.shape == item.real_weight.shape else integer_weights(item, unit, target)
             currents = _currents(item, own_rows.astype(np.float64), item.coded[:part], shape)
             error = error + (currents * unit - exact)
+        better = bias if rows else _corrected(op, bias, error, unit, target)
+        if better is not bias and not _outside(op, incoming, weights, better, unit, target, potential, steps):
+            bias = better
+        error = error + _rows_of(np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None], rows)
         rms = _in_potential(op, np.broadcast_to(error, (part, steps, *shape)), fired) / norm
         if best is None or rms < best.error:
             whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any() and _kept(op, unit)
@@ -97,6 +101,22 @@ def choose_unit(
             f"no scale keeps it inside the machine's widths: {reason}", where=f"{name} ({type(op).__name__})"
         )
     return best
+
+
+def _corrected(op: Neuron | Readout, bias: FixedPoint, error: Array, unit: float, target: Target) -> FixedPoint:
+    """The bias less the mean error of the current on calibration data, a number a channel: ``b - E[(W' - W) x]``.
+
+    Where there is a synaptic current, errors build up in it and biases do not: no correction. A population without
+    biases keeps none, so that nothing moves in it while nothing arrives. Source: Nagel et al., "Data-Free Quantization
+    Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with calibration data.
+    """
+    built_up = isinstance(op, Neuron) and bool(np.any(real(op.alpha) != 1.0))
+    if built_up or not np.any(real(op.bias)) or not error.any():
+        return bias
+    mean = error.mean(axis=(0, 1))
+    if mean.ndim > 1:
+        mean = mean.reshape(len(mean), -1).mean(axis=1).reshape(-1, *(1,) * (mean.ndim - 1))
+    return fixed_bias((real(op.bias) - mean) / unit, target)
 
 
 def integer_weights(item: Incoming, unit: float, target: Target) -> Integers:

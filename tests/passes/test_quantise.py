@@ -76,12 +76,15 @@ def test_weights_are_even_and_in_range() -> None:
 
 
 def error_of(graph: Graph, unit: float, stimulus: Array) -> float:
-    """The error in the potential that a unit makes, told anew: rounded weights and bias, the exact network's spikes."""
+    """The error in the potential that a unit makes, told anew: rounded weights, biases that take up their mean error
+    and are rounded, the exact network's spikes.
+    """
     op, neuron = graph.nodes["w"], graph.nodes["n"]
     assert isinstance(op, Dense)
     assert isinstance(neuron, Neuron)
     rounded = np.clip(2 * np.floor(np.abs(op.weight) / unit / 2 + 0.5) * np.sign(op.weight), -256, 254) * unit
-    bias = np.sign(neuron.bias) * np.floor(np.abs(neuron.bias) / unit * 64 + 0.5) / 64 * unit
+    wanted = neuron.bias - (stimulus @ (rounded - op.weight).T).mean(axis=(0, 1))
+    bias = np.sign(wanted) * np.floor(np.abs(wanted) / unit * 64 + 0.5) / 64 * unit
     v, off, total = 0.0 * (stimulus[:, 0] @ op.weight.T), 0.0, 0.0
     for t in range(stimulus.shape[1]):
         v = (1 - neuron.beta) * v + stimulus[:, t] @ op.weight.T + neuron.bias
@@ -89,6 +92,23 @@ def error_of(graph: Graph, unit: float, stimulus: Array) -> float:
         total += np.mean(off**2)
         off, v = np.where(v > neuron.threshold, 0.0, off), np.where(v > neuron.threshold, 0.0, v)
     return float(np.sqrt(total / stimulus.shape[1]))
+
+
+def test_biases_take_up_the_mean_error_of_their_weights() -> None:
+    """Five levels of weights: what they get wrong on average, a channel at a time, is not left in the potential."""
+    random = np.random.default_rng(4)
+    narrow = replace(LOIHI, weight=replace(LOIHI.weight, least=-4, most=4))
+    weight, x = random.normal(size=(7, 60)) / 8, (random.random((40, 5, 60)) < 0.5).astype(float)
+
+    def drift(bias: Any) -> Array:
+        still = Readout((7,), bias=np.asarray(bias, dtype=float))
+        done = quantise(layer(weight, Spike(), neuron=still), narrow, {"x": x})
+        end = integer.run(done.graph, encoded(done.graph, {"x": x}), narrow).potentials["n"][:, -1] / 64
+        exact = reference.run(layer(weight, Spike(), neuron=still), {"x": x}).potentials["n"][:, -1]
+        return np.asarray(np.abs((end * done.layers[0].unit - exact).mean(axis=0)))
+
+    assert drift(np.full(7, 0.01)).max() < 0.02
+    assert drift(0.0).max() > 0.2  # without biases nothing is added: silence stays silence
 
 
 @pytest.mark.parametrize("outlier", [1.0, 5.0, 40.0])
