@@ -21,6 +21,9 @@ step "Lower to Loihi and prove every step" \
 if [ -z "${SNNCOMPILE_NO_LAVA:-}" ]; then
     step "Run the bundle on Lava" snncompile run "$out/loihi" --data digits:test:32
 fi
+step "Export Loihi's integers as an ONNX step graph" \
+    snncompile export "$out/ckpt.pt" --target loihi --device onnx -o "$out/onnx" --data digits:test:64
+step "Run it on onnxruntime" snncompile run "$out/onnx" --data digits:test
 step "Simulate the chip's integers on all test images" \
     snncompile simulate "$out/ckpt.pt" --target loihi --data digits:test
 step "Count and price the operations" snncompile energy "$out/ckpt.pt" --data digits:test

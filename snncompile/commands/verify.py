@@ -117,7 +117,8 @@ def climb(
 def _ladder(options: argparse.Namespace) -> int:
     model = open_model(options.artifact[0])
     if isinstance(model, Bundle):
-        options.artifact = [f"{options.artifact[0]}@cpu", f"{options.artifact[0]}@lava"]
+        device = model.manifest.get("device", "lava")
+        options.artifact = [f"{options.artifact[0]}@cpu", f"{options.artifact[0]}@{device}"]
         return _compare(options)
     data = chosen_data(model, options)
     _, rungs = climb(model, data, options, log_of(options))
@@ -209,6 +210,7 @@ def _of_imported(model: Imported, level: str, data: Data, options: argparse.Name
 
 
 def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
+    from snncompile.backends import onnxruntime
     from snncompile.compile import encoded, shown
     from snncompile.run import integer
     from snncompile.run.cpu import Simulator
@@ -225,8 +227,11 @@ def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
             trace = integer.run(graph, stimulus, target, stream=program.stream)
         case "lava":
             trace = run_on_lava(bundle.path, stimulus, log)[0]
+        case "onnx":
+            trace = onnxruntime.trace(*onnxruntime.open_step(bundle.path / "model.onnx"), stimulus)
         case _:
-            raise ReadError(f"a bundle has no level {level!r}", where=str(bundle.path), remedy="cpu, placed or lava")
+            remedy = "cpu, placed, lava or onnx"
+            raise ReadError(f"a bundle has no level {level!r}", where=str(bundle.path), remedy=remedy)
     return Played(merged(graph, trace), graph, target)
 
 

@@ -19,7 +19,7 @@ from snncompile.backends import onnxruntime as device
 from snncompile.backends.step_exactness import exact_in_float32
 from snncompile.backends.step_example import history
 from snncompile.backends.step_integers import exact_product
-from snncompile.compile import fold
+from snncompile.compile import compile_graph, encoded, fold
 from snncompile.errors import GraphError, LoweringError, NotRepresentable, ReadError
 from snncompile.fixed import FixedPoint
 from snncompile.frontends.onnx import described, load, read_program
@@ -267,6 +267,26 @@ def test_numbers_that_were_changed_are_noticed(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ReadError, match="not what its graph"):
         backend.demand_same(load(path), program, LOIHI)
+
+
+def test_a_network_with_soft_resets_is_lowered_to_the_sheet_and_equal() -> None:
+    numbers = np.random.default_rng(2)
+    neuron = Neuron((4, 6, 6), beta=np.float64(0.25), reset=By(np.float64(0.8)), initial=np.float64(0.125))
+    layers = [Conv(numbers.normal(size=(4, 2, 3, 3)) / 3, None, (1, 1), (1, 1)), neuron, Pool("mean", (2, 2), (2, 2))]
+    last = [Dense(numbers.normal(size=(5, 36)) * 2), Neuron((5,), reset=To(np.float64(-0.5)))]
+    graph = chain(*layers, *last, shape=(2, 6, 6), signal=Analog())
+    x = {"x": numbers.normal(size=(3, 4, 2, 6, 6))}
+    target = Target.load("onnx")
+    compiled = compile_graph(graph, target, x)
+    assert latency(compiled.levels["placed"]) == 0
+    found = compiled.logical.graph
+    assert [type(op.reset) for op in found.nodes.values() if isinstance(op, Neuron)] == [By, To]
+    assert equal_to_the_definition(Case(found, encoded(found, x)), target) > 0
+    above = reference.run(compiled.levels["folded"], x).spikes
+    below = history(found, encoded(found, x), target).spikes
+    for name in above:  # 8 bits keep most of a network's spikes
+        assert 0.01 < above[name].mean() < 0.9
+        assert np.mean(above[name] != np.stack(below[name], axis=1)) < 0.05
 
 
 def test_what_has_no_step_is_refused() -> None:
