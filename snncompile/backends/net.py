@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from snncompile.fixed import Integers, as_fixed
 from snncompile.ir.connections import Connection, connections, populations, synapse_of
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Param, Readout, Shape, real
+from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Param, Readout, Shape, real
 from snncompile.ir.signals import Spike, grid
 
 Layer = Mapping[str, Any]
@@ -151,6 +151,8 @@ def _convolution(connection: Connection, conv: Conv, source: Shape, target: Neur
     lead = {"stride": (1,), "padding": (0,), "dilation": (1,)} if one_axis else {}
     geometry = {key: np.array((*lead.get(key, ()), *getattr(conv, key))) for key in ("stride", "padding", "dilation")}
     shape = _image(target.shape)
+    if len(shape) != 3:
+        raise _NoSuchLayer(f"{connection.target}: a convolution into neurons without a map")
     return {
         "type": _text("conv"),
         "shape": np.array(shape),
@@ -190,6 +192,10 @@ def _neuron(name: str, target: Neuron | Readout) -> Layer:
     """``neuron/*``: du = iDecay - 1, dv = vDecay, and an exponent of 6 for biases are netx's; a read-out keeps all."""
     current, leak, threshold = 4096, 0, NEVER
     if isinstance(target, Neuron):
+        if isinstance(target.reset, By) or np.any(real(target.reset.value)) or np.any(real(target.initial)):
+            raise _NoSuchLayer(
+                f"{name}: is reset otherwise than to zero, or starts elsewhere, which the format cannot say"
+            )
         current = int(_whole(name, target.alpha, -12))
         leak = int(_whole(name, target.beta, -12))
         threshold = int(_whole(name, target.threshold))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snncompile.backends import lava, net
 from snncompile.compile import Compiled, compile_graph, encoded, fold
 from snncompile.errors import GraphError, NotRepresentable, ToolError
 from snncompile.ir.check import check
@@ -128,6 +130,14 @@ def test_what_is_no_stock_neuron_is_said() -> None:
     assert not any("no stock neuron" in note for note in plain.notes)
 
 
+@pytest.mark.parametrize("change", [{"reset": By(1.0)}, {"reset": To(0.25)}, {"initial": 0.5}])
+def test_network_net_cannot_say_it(change: dict[str, Any], tmp_path: Path) -> None:
+    done = compile_graph(layer(Neuron((2,), **change)), CUSTOM, {"x": np.ones((1, 3, 2))})
+    reason = net.export(done.levels["placed"], tmp_path / "network.net", 3)
+    assert reason == "n: is reset otherwise than to zero, or starts elsewhere, which the format cannot say"
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_sheets_differ_in_neurons_only() -> None:
     """Figures of the chip are kept in one sheet; the other is a copy, and a figure that moves moves in both."""
     one, other = (find("targets", name).read_text(encoding="utf-8").splitlines() for name in ("loihi", "loihi-custom"))
@@ -162,9 +172,7 @@ def test_the_ladder_with_a_soft_reset() -> None:
 
 
 @pytest.mark.lava
-def test_the_runner_refuses_it_under_the_name_of_a_chip(tmp_path: Any) -> None:
-    from snncompile.backends import lava
-
+def test_the_runner_refuses_it_under_the_name_of_a_chip(tmp_path: Path) -> None:
     done = compile_graph(layer(Neuron((2,), reset=By(1.0))), CUSTOM, {"x": np.ones((1, 3, 2))})
     save(Program(done.levels["placed"], "placed", "loihi", 3), tmp_path)
     with pytest.raises(ToolError, match="has no stock neuron"):
