@@ -17,6 +17,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Resonator, SigmaDelta
 from snncompile.ir.shapes import signals
 from snncompile.ir.signals import Fixed, Spike
+from snncompile.ir.store import Program, load, save
 from snncompile.ir.text import arrays, from_text, same, to_text
 from snncompile.run import integer, reference
 from snncompile.run.bounds import FLOAT64, bounds
@@ -197,9 +198,11 @@ def other(tmp_path: Path) -> tuple[Graph, Graph]:
     return read(write(tmp_path / "a.net", one)).graph, read(write(tmp_path / "b.net", two)).graph
 
 
-def test_they_print_and_parse_and_are_refused_by_name_where_machines_have_none(tmp_path: Path) -> None:
+def test_they_are_printed_and_stored_and_refused_by_name_where_machines_have_none(tmp_path: Path) -> None:
     for graph, name in zip(other(tmp_path), ("sdnn0", "rf0"), strict=True):
         assert same(from_text(to_text(graph), arrays(graph)), graph)
+        save(Program(graph, "fixed", "loihi", 5), tmp_path)
+        assert same(load(tmp_path).graph, graph)
         with pytest.raises(LoweringError, match=rf"{name} \(.*stock neurons are LIF"):
             compile_graph(graph, LOIHI, {"input": np.ones((1, 2, 3))})
         with pytest.raises(GraphError, match=rf"{name} \(.*operations are not counted"):
