@@ -164,7 +164,13 @@ def delayed(name: str) -> Graph:
 
 
 SKIP = (Edge("a", "skip", 2), Edge("skip", "b"))
+FLAT: dict[str, Op] = {"x": Input((1, 3, 3), Spike()), "w": Conv(fixed(np.full((1, 1, 2, 2), 2))), "f": Flatten()}
+FLAT |= {"n": neuron(4, phase=1), "out": Output()}
 REASONS: dict[str, tuple[Graph, str]] = {
+    "map in a row": (
+        Graph(FLAT, [Edge("x", "w", 1), Edge("w", "f"), Edge("f", "n"), Edge("n", "out")]),
+        "n: a convolution into neurons without a map",
+    ),
     "residual": (altered({"skip": Conv(fixed(KERNEL[:3, :1]))}, SKIP), "a: feeds more than one layer"),
     "late feedback": (
         altered({"self": Dense(fixed(WEIGHT[:, :3]))}, (Edge("c", "self", 2), Edge("self", "c"))),
