@@ -214,7 +214,7 @@ def test_what_only_one_of_two_has_is_said(traces: Callable[..., Path], capfd: py
         (["{trace}"], "a trace has no ladder; give what it is compared with"),
         (["{trace}@cpu", "{trace}"], "a trace has no level 'cpu'"),
         (["{saved}@foo", "{saved}"], "a checkpoint has no level 'foo'; torch, read, folded, fixed, timed, placed, cpu"),
-        (["{bundle}@fixed", "{bundle}", *DATA], "a bundle has no level 'fixed'; cpu, placed or lava"),
+        (["{bundle}@fixed", "{bundle}", *DATA], "a bundle has no level 'fixed'; cpu, placed, lava or onnx"),
         (["{trace}", "{saved}"], "spikes of shape [6, 3, 4, 8, 8] against [12, 3, 4, 8, 8]"),
     ],
 )
