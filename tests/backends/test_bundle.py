@@ -69,6 +69,7 @@ def test_the_files_and_what_the_manifest_says(exported: Path, saved: Path) -> No
             "ann_mac",
             "classes",
             "cores_used",
+            "device",
             "files",
             "inputs",
             "latency",
