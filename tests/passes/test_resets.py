@@ -163,6 +163,19 @@ def test_on_lava() -> None:
 
 
 @pytest.mark.lava
+def test_with_feedback_on_lava() -> None:
+    """Side by side, each sample from a fresh state; starts before the first step are the same as well."""
+    devices = []
+    for seed in (0, 2, 3, 4):
+        graph, x = drawn(Random(seed))
+        back = Dense(np.random.default_rng(seed).integers(-3, 4, (4, 4)) * 1.0)
+        graph = graph.edit({"back": back}, [*graph.edges, Edge("b", "back", 2), Edge("back", "b")])
+        devices.append(Device.of(compile_graph(graph, CUSTOM, x), x))
+    assert not any(one.stream for one in devices)
+    assert all(proven.different == 0 and proven.spikes > 20 for proven in prove(devices, CUSTOM))
+
+
+@pytest.mark.lava
 def test_the_ladder_with_a_soft_reset() -> None:
     graph, x = drawn(Random(3))
     done: Compiled = compile_graph(graph, CUSTOM, x)
