@@ -117,7 +117,7 @@ def compile_graph(
 def compile_integers(
     graph: Graph, target: Target, steps: int, log: Callable[[str], None] = lambda line: None
 ) -> Compiled:
-    """Lower a graph that is in the target's integers from the start: it is ``read``, ``folded`` and ``fixed`` at once."""
+    """Lower a graph that is in the target's integers: it is ``read``, ``folded`` and ``fixed`` at once."""
     check(graph, "fixed", target)
     levels: dict[Level, Graph] = {"read": graph, "folded": graph, "fixed": graph}
     log(f"fixed: in the integers of {target.name} from the start")
