@@ -278,7 +278,10 @@ class _Run:
         for source in sources:
             events = self.sent.events(source)
             assert events is not None
-            total += np.abs(events.reshape(self.samples, self.steps, -1)).sum(axis=2, dtype=np.int64)
+            flat = events.reshape(self.samples, self.steps, -1)
+            total += (
+                np.count_nonzero(flat, axis=2) if flat.dtype == np.bool_ else np.abs(flat).sum(axis=2, dtype=np.int64)
+            )
         return total
 
     def weights(self, name: str) -> Layer:

@@ -43,7 +43,8 @@ from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
-CHUNK_NUMBERS = 1 << 22  # spikes become int64 this many at a time
+CHUNK_NUMBERS = 1 << 20  # spikes become numbers this many at a time
+EXACT = 1 << 53  # below it every whole number is a float64
 
 Linear = Flatten | Pool | Scale  # what has no weights of its own: events pass through
 
@@ -178,13 +179,19 @@ def _roles(plan: Plan) -> Iterator[tuple[str, Role]]:
 
 
 def counted(events: Array, fan_out: Integers) -> Integers:
-    """``sum over elements of |events| * fan_out``: events [N, T, *shape] and a map [k, *shape] give [k, N, T]."""
+    """``sum over elements of |events| * fan_out``: events [N, T, *shape] and a map [k, *shape] give [k, N, T].
+
+    Exact: in float64, which is several times as fast, where no sum can leave its whole numbers; else in int64.
+    """
     samples, steps = events.shape[:2]
     flat, table = events.reshape(samples * steps, -1), fan_out.reshape(len(fan_out), -1).T
+    largest = 1 if events.dtype == np.bool_ else int(np.abs(events).max(initial=0))
+    number = np.float64 if largest * int(fan_out.sum()) < EXACT else np.int64
+    table = table.astype(number)
     total = np.empty((len(flat), len(fan_out)), dtype=np.int64)
     rows = max(1, CHUNK_NUMBERS // max(1, flat.shape[1]))
     for first in range(0, len(flat), rows):
-        total[first : first + rows] = np.abs(flat[first : first + rows].astype(np.int64)) @ table
+        total[first : first + rows] = np.abs(flat[first : first + rows].astype(number)) @ table
     return np.ascontiguousarray(total.T).reshape(len(fan_out), samples, steps)
 
 

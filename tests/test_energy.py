@@ -543,6 +543,8 @@ def test_delays_and_relays_of_the_machine_change_no_count() -> None:
     expected = arrays_of(count(fixed, stimulus, trace))
     assert_contains(counts, expected)
     found = arrays_of(counts)
+    roles = {layer.name: layer.role for layer in counts.layers}
+    assert [name for name, role in roles.items() if role == "relay"] == [name for name in roles if name in relays]
     for relay in relays:  # each spike is repeated: one addition without weights
         assert np.array_equal(found[relay, "one_to_one"], expected["lif1", "spikes_out"])
     assert_walked(timed, stimulus, dict(shown.spikes), counts)

@@ -77,7 +77,7 @@ def count_model(
     model: Trained | Imported | Bundle, data: Data, options: argparse.Namespace, log: Log
 ) -> tuple[Counts, list[int] | None, Counted]:
     """Counts over all data, how many samples are right after 1, 2, ... steps, and what was run."""
-    what = _chosen(model, options, log)
+    what = chosen_level(model, options, log)
     graph = what.graph
     choices = Options(options.static_input, options.zero_skip, options.multiplicity)
     counter, parts, found = Counter(graph, choices), [], []
@@ -129,7 +129,7 @@ def data_digest(data: Data) -> str:
     return content.hexdigest()
 
 
-def _chosen(model: Trained | Imported | Bundle, options: argparse.Namespace, log: Log) -> Counted:
+def chosen_level(model: Trained | Imported | Bundle, options: argparse.Namespace, log: Log) -> Counted:
     """The level of the model that the command line asks for."""
     if isinstance(model, Bundle):
         if options.level not in (None, "fixed"):
