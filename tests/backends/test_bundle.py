@@ -29,7 +29,10 @@ from snncompile.target import Target
 from snncompile.verify import after_reset
 from tests.tiny import STEPS, checkpoint, images, standing
 
-FILES = ["arrays.npz", "manifest.json", "program.json", "report.html", "report.md", "run_lava.py", "target.toml"]
+FILES = [
+    *("arrays.npz", "cores.svg", "manifest.json", "program.json", "report.html", "report.md", "run_lava.py"),
+    "target.toml",
+]
 
 
 @pytest.fixture(scope="module")
