@@ -53,7 +53,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Layer:
-    """What quantisation did to one population. ``error``: root mean square in the potential, in thresholds."""
+    """What quantisation did to one population. ``error``: root mean square in the potential, in thresholds;
+    ``decay``: the larger error of alpha and beta.
+    """
 
     name: str
     unit: float
@@ -63,6 +65,7 @@ class Layer:
     weights: int
     current: Range
     potential: Range
+    decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -269,9 +272,10 @@ def _layer(
     arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
     limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
     if isinstance(op, Readout):
-        current, lasting = arriving, float(steps)
+        current, lasting, decay = arriving, float(steps), 0.0
     else:
         alpha, beta = (mantissa / 2**target.decay.bits for mantissa in integer_decays(op, target))
+        decay = max(float(np.abs(real(kept) - own).max()) for kept, own in ((op.alpha, alpha), (op.beta, beta)))
         current = arriving / alpha
         lasting = min(float(steps), 1 / beta) if beta else float(steps)
     potential = lasting * (current + float(np.abs(best.bias.real).max(initial=0.0)))
@@ -288,4 +292,5 @@ def _layer(
         sum(weight.size for weight in weights),
         Range(float(limit), float(current)),
         Range(float(room), float(potential)),
+        decay,
     )

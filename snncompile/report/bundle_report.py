@@ -98,14 +98,15 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
             f"{layer['unit']:.4g}",
             f"{layer['threshold']:,}",
             f"{layer['error']:.2%}",
+            f"{decay:.1g}" if (decay := layer.get("decay", 0.0)) else "exact",
             f"{layer['clipped']:,} of {layer['weights']:,}",
             worst(layer["current"]),
             worst(layer["potential"]),
         ]
         for layer in layers
     ]
-    headers = ["population", "unit", "threshold", "error", "weights clipped", "current", "potential"]
-    return Table(headers, rows, {1, 2, 3, 4})
+    headers = ["population", "unit", "threshold", "error", "decays", "weights clipped", "current", "potential"]
+    return Table(headers, rows, {1, 2, 3, 4, 5})
 
 
 def _placement(slices: list[Mapping[str, Any]]) -> Table:

@@ -94,6 +94,13 @@ def error_of(graph: Graph, unit: float, stimulus: Array) -> float:
     return float(np.sqrt(total / stimulus.shape[1]))
 
 
+@pytest.mark.parametrize(("beta", "lost"), [(0.5, 0.0), (0.3, 1229 / 4096 - 0.3), (0.9997, 4095 / 4096 - 0.9997)])
+def test_the_error_of_rounded_decays_is_reported(beta: float, lost: float) -> None:
+    graph = layer([[1.0, -0.5]], Spike(), neuron=Neuron((1,), beta=beta))
+    (one,) = quantise(graph, LOIHI, {"x": np.ones((1, 3, 2))}).layers
+    assert one.decay == pytest.approx(abs(lost), abs=1e-15)
+
+
 def test_biases_take_up_the_mean_error_of_their_weights() -> None:
     """Five levels of weights: what they get wrong on average, a channel at a time, is not left in the potential."""
     random = np.random.default_rng(4)

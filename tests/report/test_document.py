@@ -134,9 +134,13 @@ def test_the_report_of_a_bundle() -> None:
     assert "| 0 | checkpoint | cpu | - | recorded | 0 | 0 |  |" in lines
     assert "| 5 | placed | cpu | timed | bit-equal | 1,234,567 | 0 |  |" in lines
     assert (
-        "| lif1 | 0.01235 | 4,321 | 1.23% | 2 of 1,000 | 25% of range, proven | 150% of range, can overflow |" in lines
+        "| lif1 | 0.01235 | 4,321 | 1.23% | exact | 2 of 1,000 | 25% of range, proven | 150% of range, can overflow |"
+        in lines
     )
-    assert "| lif2 | 0.01235 | 4,321 | 1.23% | 2 of 1,000 | unbounded, can overflow | 25% of range, proven |" in lines
+    assert (
+        "| lif2 | 0.01235 | 4,321 | 1.23% | exact | 2 of 1,000 | unbounded, can overflow | 25% of range, proven |"
+        in lines
+    )
     assert "| lif1 | 0 | 64 (50.0%) | 3,000 (25.0%) | 2,000 (12.5%) | 160 (1.0%) |" in lines
     assert "1 of the 120 cores of a chip of the board oheo-gulch." in text
     assert "![Cores by population; filled as far as the scarcest thing is used](cores.svg)" in lines
