@@ -34,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
         program = model.program
         heading = f"{options.artifact}: {program.level} on {program.target}, {program.steps} steps a sample, "
         heading += "one stream" if program.stream else "sample by sample"
-        heading += "\n" + told(chips_of(program.graph, model.target), model.target)
+        board = str(model.manifest.get("target", {}).get("board", ""))
+        target = model.target.on_board(board) if board else model.target
+        heading += "\n" + told(chips_of(program.graph, target), target)
         return _graph(options, program.graph, heading, model.manifest.get("notes", ()))
     notes: Iterable[str] = ()
     level = options.level or ("fixed" if isinstance(model, Imported) else "read")
