@@ -289,6 +289,31 @@ def test_a_network_with_soft_resets_is_lowered_to_the_sheet_and_equal() -> None:
         assert np.mean(above[name] != np.stack(below[name], axis=1)) < 0.05
 
 
+@pytest.mark.parametrize(
+    ("every_array", "message"),
+    [
+        ({"packed": "", "dtype": "int64", "shape": [10**12]}, "8000000000000 bytes are packed"),
+        ({"packed": "eJwDAAAAAAE=", "dtype": "int64", "shape": [3]}, "0 bytes for 24"),
+        ({"tensor": "fc.weight", "times": 10**40, "axes": 2, "dtype": "int64"}, "its program cannot be read"),
+        ({"tensor": "none", "dtype": "int64"}, "KeyError"),
+        ({"packed": "", "dtype": "object", "shape": [1]}, "no parameter is object"),
+        (3, "its program cannot be read"),
+    ],
+)
+def test_metadata_that_lie_are_refused(tmp_path: Path, every_array: Any, message: str) -> None:
+    nodes = {"x": Input((40,), Spike()), "fc": Dense(FixedPoint(np.arange(-40, 40).reshape(2, 40))), "out": Output()}
+    graph = Graph(nodes, [Edge("x", "fc"), Edge("fc", "out")])
+    model = backend.model(Program(graph, "fixed", "loihi", 2), LOIHI)
+    for entry in model.metadata_props:
+        if entry.key == "snncompile.program":
+            plain = json.loads(entry.value)
+            plain["arrays"] = dict.fromkeys(plain["arrays"], every_array)
+            entry.value = json.dumps(plain)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ReadError, match=message):
+        read_program(tmp_path / "model.onnx")
+
+
 def test_what_has_no_step_is_refused() -> None:
     graph = chain(SigmaDelta((3,)), shape=(3,), signal=Spike())
     for target in (LOIHI, None):
