@@ -20,7 +20,7 @@ from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Output, Pool, Read
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import Count, Spike
 from snncompile.passes.compose import compose
-from snncompile.report.energy_report import reprice, to_json
+from snncompile.report.energy_report import reprice, to_json, to_text
 from snncompile.run import reference
 from snncompile.run.trace import Trace
 
@@ -173,6 +173,15 @@ def test_published_conventions_by_hand() -> None:
     assert neurobench["gap"] == pytest.approx((6 * 0.9 + 8 * 4.6) / exact - 1)
     with pytest.raises(ReadError, match="no convention 'syop'; did you mean syops"):
         also(report(), "tet,syop")
+
+
+def test_conventions_and_missing_prices_stand_in_the_text() -> None:
+    text = to_text({**report(), "also": also(report(), "neurobench")})
+    assert "\nexact counts  6.0  32.0  0.15\nneurobench    6.0   8.0  0.04  -72.3%\n" in text
+    text = to_text(reprice(report(), CostModel.load("loihi1")))
+    (row,) = (line for line in text.splitlines() if line.startswith("n1 "))
+    assert row.endswith("not priced")
+    assert "Counted, not in the energy: 32 mac, 8 bias adds, 6 readout adds a sample." in text
 
 
 # --- invariances ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,17 @@ from typing import Any
 from snncompile.energy_prices import mean_rate
 from snncompile.energy_statistics import spread
 from snncompile.report.document import Block, Figure, Heading, Paragraph, Table
-from snncompile.report.energy_report import ann_sentences, headline, mean, nanojoules, rate, share
+from snncompile.report.energy_report import (
+    ALSO,
+    GAP,
+    also_rows,
+    ann_sentences,
+    headline,
+    mean,
+    nanojoules,
+    rate,
+    share,
+)
 from snncompile.report.energy_svg import histogram, over_steps, shares
 
 MOST_ROWS = 400  # beyond it a table is cut, and says so: a job summary has a limit
@@ -132,24 +142,7 @@ def _populations(report: Plain) -> list[Block]:
 def _also(report: Plain) -> list[Block]:
     if not report.get("also"):
         return []
-    return [Heading("What other conventions say"), also_table(report), Paragraph(GAP)]
-
-
-GAP = "All at 0.9 and 4.6 pJ. Gap: to the exact counts at the same prices."
-
-
-def also_table(report: Plain) -> Table:
-    """Published conventions beside the exact counts."""
-    samples, totals = report["samples"], report["totals"]
-    exact = (totals["ac"] * 0.9 + totals["mac"] * 4.6) * 1e-12 / samples
-    counted = [f"{totals[key] / samples:,.1f}" for key in ("ac", "mac")]
-    rows = [["exact counts", *counted, nanojoules(exact), ""]]
-    for said in report["also"]:
-        known = said["energy_J"] is not None
-        mac = f"{said['mac']:,.1f}" if known else "not recorded"
-        gap = "" if said["gap"] is None else f"{said['gap']:+.1%}"
-        rows.append([said["name"], f"{said['ac']:,.1f}", mac, nanojoules(said["energy_J"]) if known else "", gap])
-    return Table(["convention", "AC", "MAC", "nJ", "gap"], rows, {1, 2, 3, 4})
+    return [Heading("What other conventions say"), Table(ALSO, also_rows(report), {1, 2, 3, 4}), Paragraph(GAP)]
 
 
 def _conventions(report: Plain) -> list[Block]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from snncompile.cost_model import CostModel
 from snncompile.energy import Counts, Layer
+from snncompile.energy_compat import AC, MAC
 from snncompile.energy_conventions import ROLES, Column, conventions, digest
 from snncompile.energy_prices import PRICED, priced, quantised_ann
 from snncompile.report.table import table
@@ -21,6 +22,8 @@ TOTALS: tuple[Column, ...] = (
 EACH: tuple[Column, ...] = ("ac", "mac", "one_to_one", "pool_adds", "spikes_in", "spikes_out")
 MERGED = ("fixed", "timed", "placed")
 HEADLINE = ("ac", "mac")
+ALSO = ("convention", "AC", "MAC", "nJ", "gap")
+GAP = "All at 0.9 and 4.6 pJ. Gap: to the exact counts at the same prices."
 BESIDE = ("one_to_one", "pool_adds", "neuron_updates", "bias_adds", "readout_adds")
 
 
@@ -133,6 +136,8 @@ def _layer(layer: Layer, counts: Counts) -> dict[str, Any]:
 def to_text(report: Mapping[str, Any]) -> str:
     """The report for a terminal: what is priced, what is counted beside it, and both in one sentence each."""
     parts = [headline(report), _priced(report), _beside(report), "\n".join(ann_sentences(report))]
+    if report.get("also"):
+        parts.append(f"Other conventions, a sample:\n{table(ALSO, also_rows(report), right=range(1, 5))}\n{GAP}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -170,14 +175,18 @@ def _priced(report: Mapping[str, Any]) -> str:
                 "" if spikes is None else _cell(spikes, samples),
                 "" if spikes is None else rate(spikes, samples * steps * layer["sites"]),
                 *(_cell(columns[key], samples) if key in columns else "" for key in HEADLINE),
-                nanojoules(joules),
-                share(joules, whole),
+                *(["", "not priced"] if _unpriced(layer, report) else [nanojoules(joules), share(joules, whole)]),
             ]
         )
     totals = [_cell(report["totals"][key], samples) for key in HEADLINE]
     rows.append(["total", "", "", "", *totals, nanojoules(whole), share(whole, whole)])
     headers = ["layer", "arrives", "spikes in", "rate", "AC", "MAC", "nJ", "share"]
     return "A sample:\n" + table(headers, rows, right=range(2, 8))
+
+
+def _unpriced(layer: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
+    """Whether a layer multiplies and the list has no price for that."""
+    return "mac" in layer["columns"] and report["cost_model"]["mac_pJ"] is None
 
 
 def _beside(report: Mapping[str, Any]) -> str:
@@ -231,6 +240,20 @@ def ann_sentences(report: Mapping[str, Any]) -> list[str]:
     second = f"As an ANN with activations of {bits}, all in integers ({quantised['cost_model']}, estimated)"
     taken = f"{nanojoules(quantised['energy_J'])} nJ, the spiking network {nanojoules(quantised['spiking_J'])} nJ"
     return [*found, f"{second}: {taken}. " + _winner(quantised["ratio"])]
+
+
+def also_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Published conventions beside the exact counts."""
+    samples, totals = report["samples"], report["totals"]
+    exact = (totals["ac"] * AC + totals["mac"] * MAC) * 1e-12 / samples
+    counted = [f"{totals[key] / samples:,.1f}" for key in HEADLINE]
+    rows = [["exact counts", *counted, nanojoules(exact), ""]]
+    for said in report["also"]:
+        known = said["energy_J"] is not None
+        mac = f"{said['mac']:,.1f}" if known else "not recorded"
+        gap = "" if said["gap"] is None else f"{said['gap']:+.1%}"
+        rows.append([said["name"], f"{said['ac']:,.1f}", mac, nanojoules(said["energy_J"]) if known else "", gap])
+    return rows
 
 
 def _against_ann(report: Mapping[str, Any]) -> str:
