@@ -183,7 +183,8 @@ class Bundle:
         """A data set as the network sees it: by its recipe, or by its shape where it has none."""
         if self.manifest.get("recipe"):
             return data_of(self.recipe, spec, root)
-        return by_shape(self.program.graph, spec, root, self.program.steps)
+        program = load(self.path)  # of any level: data are as the outside gives them
+        return by_shape(program.graph, spec, root, program.steps)
 
 
 def open_model(path: str) -> Trained | Imported | Bundle:

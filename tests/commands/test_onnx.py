@@ -10,10 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from snncompile.backends import net
 from snncompile.backends import onnx as backend
 from snncompile.cli import main
+from snncompile.fixed import FixedPoint
 from snncompile.frontends.onnx import load, read_program
+from snncompile.ir.graph import Edge, Graph
+from snncompile.ir.ops import Dense, Input, Neuron, Output
+from snncompile.ir.signals import Spike
 from snncompile.ir.text import same
+from snncompile.run import integer
 from snncompile.run.trace import Trace
 from snncompile.target import Target
 
@@ -91,3 +97,31 @@ def test_without_onnxruntime(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert "install onnx and onnxruntime" in refused(7, "export", saved, "--target", "onnx", "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize("options", [["--device", "onnx"], ["--target", "onnx"], ["--target", "onnx", "--float"]])
+def test_a_network_of_lava_dl_becomes_a_step_graph(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    weight = FixedPoint(2 * np.arange(-18, 18).reshape(3, 12))
+    lif = Neuron(
+        (3,),
+        alpha=FixedPoint.number(4096, -12),
+        beta=FixedPoint.number(300, -12),
+        threshold=FixedPoint.number(7),
+        bias=FixedPoint.number(3, 1),
+        phase=1,
+    )
+    graph = Graph(
+        {"x": Input((12,), Spike()), "fc": Dense(weight), "lif": lif, "out": Output()},
+        [Edge("x", "fc", 1), Edge("fc", "lif"), Edge("lif", "out")],
+    )
+    assert net.export(graph, tmp_path / "network.net", steps=5) is None
+    x = np.random.default_rng(0).integers(0, 2, (4, 5, 12)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    given = ["--data", tmp_path / "x.npz"]
+    told(capfd, "export", tmp_path / "network.net", *options, "-o", tmp_path / "out", *given)
+    spikes = integer.run(graph, {"x": x.astype(np.int64)}, Target.load("loihi")).spikes["lif"]
+    ran = told(capfd, "run", tmp_path / "out", *given)
+    assert list(ran["spikes"].values()) == [spikes.sum()]  # type: ignore[attr-defined]
+    assert 0 < spikes.mean() < 1
