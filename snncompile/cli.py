@@ -162,7 +162,8 @@ def _energy(verbs: Verbs[_Parser]) -> None:
     )
     verb.add_argument("model", help="a checkpoint or a bundle")
     _lowering(verb)
-    verb.add_argument("--level", choices=("read", "folded", "fixed"), help="whose spikes are counted (default: folded)")
+    levels = ("torch", "read", "folded", "fixed")
+    verb.add_argument("--level", choices=levels, help="whose spikes are counted (default: folded)")
     _prices(verb)
     verb.add_argument(
         "--static-input", choices=("recompute", "cache"), default="recompute", help="how an unchanged input is met"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Counted:
     steps: int
     level: str
     ann: list[dict[str, Any]] | int | None
+    record: Callable[[Array], Trace] | None = None
+    """Who runs it where no interpreter of ours does: torch."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -103,7 +105,8 @@ def runs(what: Counted, data: Data) -> Iterator[tuple[int, dict[str, Array], Tra
         stimulus = shown(what.graph, data.x[first : first + BATCH], what.steps)
         if simulator is None:
             reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
-            yield first, reals, reference.run(what.graph, reals)
+            run = what.record
+            yield first, reals, run(data.x[first : first + BATCH]) if run else reference.run(what.graph, reals)
         else:
             integers = encoded(what.graph, stimulus)
             yield first, integers, simulator.run(integers)
@@ -139,6 +142,10 @@ def chosen_level(model: Trained | Imported | Bundle, options: argparse.Namespace
         program = model.program
         return Counted(program.graph, model.target, program.steps, program.level, model.manifest.get("ann_mac"))
     level, ann = options.level or ("fixed" if model.in_integers else "folded"), dense_layers(model.topology)
+    if level == "torch":
+        if not isinstance(model, Trained) or model.in_integers:
+            raise ReadError("torch runs no network in integers", where=options.model, remedy="leave --level out")
+        return Counted(model.graph, None, model.steps, level, ann, model.record)
     if level == "fixed" or model.in_integers:
         compiled = model.lowered(options, log)
         return Counted(compiled.levels["fixed"], compiled.target, model.steps, level, ann)

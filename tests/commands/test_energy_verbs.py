@@ -138,6 +138,16 @@ def test_wrong_input_is_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_torch_and_the_levels_in_reals_count_the_same(saved: Path, report: Path, tmp_path: Path) -> None:
+    folded = json.loads(report.read_text(encoding="utf-8"))
+    for level in ("torch", "read"):
+        path = tmp_path / f"{level}.json"
+        assert energy(saved, "--level", level, "-o", path) == 0
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert (found["level"], found["totals"]) == (level, folded["totals"])
+        assert found["correct_by_steps"] == folded["correct_by_steps"]
+
+
 def test_a_report_is_priced_again_without_torch(report: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from snncompile.cli import main\n"
