@@ -196,24 +196,35 @@ class _Holding:
 
         Its neuron keeps nothing (both decays complete but for the last bit, which truncation drops) and a spike's
         weight of 2 (or the sheet's step, where that is more) exceeds its threshold of 1, so it fires exactly when a
-        spike arrives.
+        spike arrives. On a sheet without a weight of 2 it is the largest weight over a threshold of 0. Raises
+        ``NotRepresentable`` where the sheet has no such pair.
         """
         if (source, hold) in self.relays:
             return self.relays[source, hold]
         name = self._fresh(f"{source}_relay{hold if hold > self.target.synapse_latency else ''}")
         bits, before = self.target.decay.bits, self.nodes[source]
         assert isinstance(before, Neuron)
+        sheet = self.target.weight
+        weight = min(max(2, sheet.step), sheet.most)
+        threshold = min(1, weight - 1)
+        if not self.target.threshold.least <= threshold:
+            raise NotRepresentable(
+                f"a relay behind it needs a threshold of {threshold}",
+                where=f"{source} (Neuron)",
+                why=f"{self.target.cite('threshold.least')}; {self.target.cite('weight.most')}",
+                remedy="train the skip without a convolution",
+            )
         self.nodes[name] = Neuron(
             before.shape,
             alpha=FixedPoint.number(2**bits, -bits),
             beta=FixedPoint.number(2**bits - 1, -bits),
-            threshold=FixedPoint.number(1),
+            threshold=FixedPoint.number(threshold),
             bias=FixedPoint.number(0),
             reset=To(FixedPoint.number(0)),
             initial=FixedPoint.number(0),
             phase=before.phase + hold,
         )
-        self.nodes[f"{name}_in"] = Scale(FixedPoint.number(max(2, self.target.weight.step)))
+        self.nodes[f"{name}_in"] = Scale(FixedPoint.number(weight))
         self.edges += [Edge(source, f"{name}_in", hold), Edge(f"{name}_in", name)]
         self.relays[source, hold] = name
         return name

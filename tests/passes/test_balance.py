@@ -162,6 +162,30 @@ def test_without_programmable_delays_relays_follow_each_other() -> None:
     assert parted(expected, integer.run(timed, stimulus, chip, stream=True), graph) is None
 
 
+def test_a_relay_of_a_sheet_whose_largest_weight_is_one() -> None:
+    chip = replace(LOIHI, weight=replace(LOIHI.weight, least=-1, most=1, step=1))
+    chip = replace(chip, delay=replace(LOIHI.delay, dense=0, one_to_one=0))
+    graph = conv_skips(2, "skip")
+    narrow: dict[str, Scale | Conv | Neuron] = {
+        name: Scale(FixedPoint.number(1)) for name in graph.nodes if name.startswith("w")
+    }
+    narrow |= {"skip": Conv(FixedPoint(np.full((1, 1, 1, 1), -1)))}
+    narrow |= {
+        name: replace(op, threshold=FixedPoint.number(0)) for name, op in graph.nodes.items() if isinstance(op, Neuron)
+    }
+    graph = graph.edit(narrow)
+    timed = balance(graph, chip).graph
+    check(timed, "timed", chip)
+    stimulus = {"x": np.random.default_rng(0).integers(0, 2, (3, 7, 1, 2, 2))}
+    expected = integer.run(graph, stimulus, chip)
+    assert expected.spikes["first"].any()
+    assert parted(expected, integer.run(timed, stimulus, chip, stream=True), graph) is None
+    with pytest.raises(
+        NotRepresentable, match=r"first \(Neuron\): a relay behind it needs a threshold of 0 .*loihi.toml"
+    ):
+        balance(graph, replace(chip, threshold=replace(LOIHI.threshold, least=1)))
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_small_convolution_is_written_out_where_that_adds_less(flat: bool) -> None:
     """From a map of 4 x 4 to one neuron: 16 words, where a relay would be 16 neurons and 5 words."""
