@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError, ToolError
-from snncompile.run.trace import Trace
+from snncompile.run.trace import Trace, joined
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
 BATCH = 64
+BATCH_NUMBERS = 1 << 26  # values of all populations, all steps, that one batch of samples may show
 REMEDY = "install onnx and onnxruntime (pip install 'snncompile[onnx]')"
 
 
@@ -118,29 +119,50 @@ def trace(
 
     Tensors that are no outputs of the file become some: the operations that are executed are those of the file.
     """
-    session = Session(_watched(model, told, keep), told, level=level)
+    parts = []
+    for part in batches(model, told, stimulus, keep=keep, level=level):
+        parts.append(part)
+        progress(sum(one.samples for one in parts))
+    return joined(parts)
+
+
+def batches(
+    model: ModelProto,
+    told: Mapping[str, Any],
+    stimulus: Mapping[str, Array],
+    *,
+    keep: Collection[str] | None = None,
+    level: str = LEVELS[-1],
+    potentials: bool = True,
+) -> Iterator[Trace]:
+    """``trace`` a batch of samples at a time, so that memory does not grow with their number.
+
+    Without ``potentials`` only populations that do not spike (read-outs) show theirs.
+    """
+    spiking = {entry["of"] for entry in told["hidden"] if entry["what"] == "spikes"}
+    wanted = [
+        entry
+        for entry in told["hidden"]
+        if (keep is None or entry["of"] in keep)
+        and (potentials or entry["what"] == "spikes" or entry["of"] not in spiking)
+    ]
+    session = Session(_watched(model, told, wanted), told, level=level)
     samples, steps = next(iter(stimulus.values())).shape[:2]
     phases = told["phases"]
     late = max(phases.values(), default=0)
-    spikes: dict[str, list[Array]] = {}
-    potentials: dict[str, list[Array]] = {}
-    for first in range(0, samples, BATCH):
-        ran = session.run({name: array[first : first + BATCH] for name, array in stimulus.items()}, late=late)
-        for entry in told["hidden"]:
-            if entry["name"] in ran.outputs and (keep is None or entry["of"] in keep):
-                begin = phases.get(entry["of"], 0)
-                where = spikes if entry["what"] == "spikes" else potentials
-                where.setdefault(entry["of"], []).append(ran.outputs[entry["name"]][:, begin : begin + steps])
-        progress(min(first + BATCH, samples))
+    numbers = (steps + late) * sum(int(np.prod(entry["shape"])) for entry in wanted)
+    batch = int(np.clip(BATCH_NUMBERS // max(1, numbers), 1, BATCH))
     meta = {"steps": steps, "latency": late, "potential": "before reset", "versions": demand()}
-    return Trace(
-        {name: np.concatenate(parts) for name, parts in spikes.items()},
-        {name: np.concatenate(parts) for name, parts in potentials.items()},
-        meta,
-    )
+    for first in range(0, samples, batch):
+        ran = session.run({name: array[first : first + batch] for name, array in stimulus.items()}, late=late)
+        shown: dict[str, dict[str, Array]] = {"spikes": {}, "potentials": {}}
+        for entry in wanted:
+            begin = phases.get(entry["of"], 0)
+            shown[entry["what"]][entry["of"]] = ran.outputs[entry["name"]][:, begin : begin + steps]
+        yield Trace(shown["spikes"], shown["potentials"], meta)
 
 
-def _watched(model: ModelProto, told: Mapping[str, Any], keep: Collection[str] | None) -> ModelProto:
+def _watched(model: ModelProto, told: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> ModelProto:
     """A copy whose outputs hold what is to be kept."""
     from onnx import ModelProto, helper
 
@@ -149,8 +171,8 @@ def _watched(model: ModelProto, told: Mapping[str, Any], keep: Collection[str] |
     watched = ModelProto()
     watched.CopyFrom(model)
     known = {one.name for one in watched.graph.output}
-    for entry in told["hidden"]:
-        if entry["name"] not in known and (keep is None or entry["of"] in keep):
+    for entry in wanted:
+        if entry["name"] not in known:
             dtype = helper.np_dtype_to_tensor_dtype(np.dtype(entry["dtype"]))
             watched.graph.output.append(helper.make_tensor_value_info(entry["name"], dtype, ["batch", *entry["shape"]]))
     return watched

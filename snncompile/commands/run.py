@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Readout
 from snncompile.ir.store import load
 from snncompile.run.parts import merged
-from snncompile.run.trace import Trace
+from snncompile.run.trace import Array, Trace, joined
 from snncompile.train.progress import Progress
 from snncompile.verify import answers
 
@@ -32,28 +35,41 @@ def run(options: argparse.Namespace) -> int:
     data = chosen_data(model, options)
     device = str(model.manifest.get("device", model.target.interpreter))
     if device == "onnx":
-        graph, trace = _on_onnxruntime(model, data, options)
-        told = f"onnxruntime {trace.meta['versions']['onnxruntime']}"
+        graph, parts = _on_onnxruntime(model, data, options)
     elif device == "lava":
-        graph, trace = _on_lava(model, data, options)
-        told = f"Lava {trace.meta.get('versions', {}).get('lava', '')}"
+        graph, parts = _on_lava(model, data, options)
     else:
         raise ToolError(
             f"no device software for {model.target.name}", where=options.bundle, remedy="use `snncompile simulate`"
         )
+    spikes: Counter[str] = Counter()
+    found: list[Array] = []
+    kept: list[Trace] = []
+    meta: Mapping[str, Any] = {}
+    for part in parts:
+        meta = part.meta
+        spikes.update({name: int(array.sum()) for name, array in part.spikes.items()})
+        if len(graph.names(Readout)) == 1:
+            found.append(answers(graph, part))
+        if options.trace:
+            kept.append(part)
     if options.trace:
-        trace.save(Path(options.trace))
+        joined(kept).save(Path(options.trace))
     summary: dict[str, object] = {
         "bundle": options.bundle,
         "data": data.name,
         "samples": len(data.x),
-        device: {key: value for key, value in trace.meta.items() if key != "potential"},
-        "spikes": {name: int(array.sum()) for name, array in trace.spikes.items()},
+        device: {key: value for key, value in meta.items() if key != "potential"},
+        "spikes": dict(spikes),
     }
-    text = f"{len(data.x)} samples on {told}, "
-    text += f"{sum(int(array.sum()) for array in trace.spikes.values()):,} spikes"
-    if len(graph.names(Readout)) == 1:
-        classes = answers(graph, trace)
+    told = (
+        f"onnxruntime {meta['versions']['onnxruntime']}"
+        if device == "onnx"
+        else f"Lava {meta.get('versions', {}).get('lava', '')}"
+    )
+    text = f"{len(data.x)} samples on {told}, {sum(spikes.values()):,} spikes"
+    if found:
+        classes = np.concatenate(found)
         summary["answers"] = classes.tolist()
         if data.labels is not None:
             right = int(np.sum(classes == data.labels))
@@ -63,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _on_lava(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Trace]:
+def _on_lava(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Iterable[Trace]]:
     program = model.program
     stimulus = encoded(program.graph, shown(program.graph, data.x, program.steps))
     found = lava.run(model.path, stimulus, potentials=bool(options.trace), timeout=options.timeout, log=log_of(options))
@@ -72,21 +88,24 @@ def _on_lava(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Gr
         {key[:-2]: array for key, array in found.arrays.items() if key.endswith(".v")},
         {**found.meta, "potential": "after reset"},
     )
-    return program.graph, merged(program.graph, trace)
+    return program.graph, [merged(program.graph, trace)]
 
 
-def _on_onnxruntime(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Trace]:
+def _on_onnxruntime(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Iterable[Trace]]:
     """The step graph of the bundle; the tensors of hidden populations are made outputs, nothing else is changed."""
     made, told = onnxruntime.open_step(model.path / "model.onnx")
     program = load(model.path)
     stimulus = shown(program.graph, data.x, program.steps)
     if told["form"] == "integer":
         stimulus = encoded(program.graph, stimulus)
-    with Progress(len(data.x)) as progress:
 
-        def show(done: int) -> None:
-            if not options.quiet:
-                progress.update(done, "run on onnxruntime")
+    def parts() -> Iterator[Trace]:
+        done = 0
+        with Progress(len(data.x)) as progress:
+            for part in onnxruntime.batches(made, told, stimulus, potentials=bool(options.trace)):
+                done += part.samples
+                if not options.quiet:
+                    progress.update(done, "run on onnxruntime")
+                yield merged(program.graph, part)
 
-        trace = onnxruntime.trace(made, told, stimulus, progress=show)
-    return program.graph, merged(program.graph, trace)
+    return program.graph, parts()

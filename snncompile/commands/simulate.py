@@ -16,7 +16,7 @@ from snncompile.ir.ops import Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
 from snncompile.run.cpu import Simulator
 from snncompile.run.parts import merged, wholes
-from snncompile.run.trace import Array, Trace
+from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
 from snncompile.train.progress import Progress
 from snncompile.verify import answers
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
                 progress.update(first + len(part), f"simulate {target.name}")
     seconds = time.monotonic() - start
     if options.trace:
-        _joined(kept).save(Path(options.trace))
+        joined(kept).save(Path(options.trace))
     samples = len(data.x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
     rows, rates = [], {}
@@ -90,12 +90,3 @@ def run(options: argparse.Namespace) -> int:
             text += f"\naccuracy {right / samples:.2%} ({right} of {samples})"
     result(options, text, summary)
     return 0
-
-
-def _joined(traces: list[Trace]) -> Trace:
-    """Traces of consecutive samples as one."""
-    return Trace(
-        {name: np.concatenate([trace.spikes[name] for trace in traces]) for name in traces[0].spikes},
-        {name: np.concatenate([trace.potentials[name] for trace in traces]) for name in traces[0].potentials},
-        traces[0].meta,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,15 @@ class Trace:
         if not spikes and not potentials:
             raise ReadError("is no trace", where=str(path), why="it holds neither NAME.s nor NAME.v")
         return Trace(spikes, potentials, meta)
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """Traces of consecutive samples as one."""
+    return Trace(
+        {name: np.concatenate([trace.spikes[name] for trace in traces]) for name in traces[0].spikes},
+        {name: np.concatenate([trace.potentials[name] for trace in traces]) for name in traces[0].potentials},
+        traces[0].meta,
+    )
 
 
 @dataclass(frozen=True)

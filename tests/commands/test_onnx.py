@@ -20,7 +20,7 @@ from snncompile.ir.ops import Dense, Input, Neuron, Output
 from snncompile.ir.signals import Spike
 from snncompile.ir.text import same
 from snncompile.run import integer
-from snncompile.run.trace import Trace
+from snncompile.run.trace import Trace, first_divergence
 from snncompile.target import Target
 
 DATA = ["--data", "test:6"]
@@ -61,6 +61,22 @@ def test_a_bundle_is_proven_run_and_compared(
     program = read_program(out / "model.onnx")
     backend.demand_same(load(out / "model.onnx"), program, Target.load(options[1]))
     assert same(program.graph, read_program(out / "scan/model.onnx").graph)
+
+
+def test_what_is_run_does_not_depend_on_the_batches(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large network goes through sample by sample, and what is not asked for is not kept."""
+    out = tmp_path / "out"
+    told(capfd, "export", saved, "--target", "onnx", "-o", out, "--no-verify")
+    whole = told(capfd, "run", out, *DATA, "--trace", tmp_path / "whole.npz")
+    monkeypatch.setattr("snncompile.backends.onnxruntime.BATCH_NUMBERS", 1)
+    single = told(capfd, "run", out, *DATA)
+    assert (single["answers"], single["spikes"]) == (whole["answers"], whole["spikes"])
+    assert told(capfd, "run", out, *DATA, "--trace", tmp_path / "single.npz")["spikes"] == whole["spikes"]
+    one, other = (Trace.load(tmp_path / f"{name}.npz") for name in ("whole", "single"))
+    assert first_divergence(one, other, one.potentials) is None
+    assert one.samples == 6
 
 
 def test_the_float_form_says_what_it_is(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
