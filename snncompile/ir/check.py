@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from snncompile.errors import GraphError
+from snncompile.errors import GraphError, InternalError
 from snncompile.fixed import FixedPoint
 from snncompile.ir.connections import connections, synapse_of
 from snncompile.ir.graph import Graph
@@ -134,7 +134,7 @@ def synapses_are_single(graph: Graph, _: Target | None) -> Iterator[str]:
     """Between two populations stands one op with weights, of its own."""
     try:
         connections(graph)
-    except Exception as error:  # an InternalError says which node is in the way
+    except InternalError as error:  # it says which node is in the way
         yield str(error)
 
 
