@@ -1,10 +1,11 @@
 # Set-up is part of every target: from a fresh clone, `make demo` and `make test` need Python 3.11, a Python 3.10 for Lava
-# (without one, the Lava rung is left out) and a C compiler.
+# (without one, the Lava rung is left out) and a C++17 compiler (without one, simulation runs on NumPy).
 
 .PHONY: demo test lint types docs lava clean
 .DELETE_ON_ERROR:
 
 PYTHON := .venv/bin/python
+KERNELS := $(wildcard snncompile/run/kernels/*)
 
 demo: .venv/.ready
 	@scripts/with-lava.sh scripts/demo.sh
@@ -27,7 +28,7 @@ docs: .venv/.docs
 lava:
 	@scripts/lava-python.sh || { [ $$? -eq 3 ] && echo "no Python 3.10 found: name one with SNNCOMPILE_LAVA_PYTHON"; exit 1; }
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt $(KERNELS)
 	@scripts/make-venv.sh $@ dev
 
 .venv/.docs: .venv/.ready
