@@ -1,1 +1,45 @@
-def answer() -> int: ...
+from typing import Any
+
+from numpy.typing import NDArray
+
+def available() -> list[str]: ...
+
+class Engine:
+    fired: list[int]
+    block: int
+    widest: int
+    def __init__(self, kernels: str) -> None: ...
+    def signal(self, height: int, width: int, channels: int) -> int: ...
+    def events(
+        self,
+        source: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        maximum: bool,
+        height: int,
+        width: int,
+    ) -> int: ...
+    def population(
+        self,
+        signal: int,
+        tile: int,
+        wide: bool,
+        readout: bool,
+        phase: int,
+        rules: dict[str, Any],
+        parameters: list[NDArray[Any]],
+    ) -> int: ...
+    def connect(self, population: int, given: dict[str, Any], weights: NDArray[Any]) -> None: ...
+    def run(
+        self,
+        given: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None, bool]],
+        kept: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None]],
+        samples: int,
+        steps: int,
+        machine_steps: int,
+        stepwise: bool,
+        batch: int,
+        threads: int,
+    ) -> None: ...
+    def operations(self, population: int, connection: int) -> list[int]: ...

@@ -1,0 +1,230 @@
+"""A graph as the compiled engine runs it (``run/kernels``): ways, number widths, weights; and its runs.
+
+Layer after layer over all steps where nothing depends on itself, step after step where there are loops. Every width is
+proven for the run at hand (``run/ranges.py``), so the result is that of ``run/integer`` to the last bit, whatever the
+instruction set and the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from snncompile.ir.graph import Graph
+from snncompile.ir.ops import Input, Neuron, Pool, Readout
+from snncompile.ir.shapes import shapes
+from snncompile.run import _kernels
+from snncompile.run.integer import IntegerGraph
+from snncompile.run.ranges import largest, rules
+from snncompile.run.steps import check_stimulus, latency, phase_of
+from snncompile.run.trace import Trace
+from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
+
+Array = NDArray[Any]
+BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
+BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
+LARGEST_VALUE = 2**31 - 1  # of a graded input
+
+
+@dataclass(frozen=True)
+class _Fed:
+    """How an input is given in a run: as spikes or as integers, at every step or once for all, and its largest value."""
+
+    spikes: bool
+    constant: bool
+    most: int
+
+
+class Compiled:
+    """One graph on one instruction set. Raises ``Uncarried`` for what the engine does not carry."""
+
+    def __init__(self, machine: IntegerGraph, kernels: str) -> None:
+        self.machine, self.graph, self.kernels = machine, machine.graph, kernels
+        self.extent = shapes(self.graph)
+        self.ways = ways(machine)
+        self.populations = self.graph.names(Neuron, Readout)
+        flow: nx.DiGraph[str] = nx.DiGraph()
+        flow.add_nodes_from(self.graph.names(Input, Neuron, Readout))
+        flow.add_edges_from((way.source, way.target) for way in self.ways)
+        self.stepwise = not nx.is_directed_acyclic_graph(flow) or any(map(self._before_its_phase, self.ways))
+        if not self.stepwise:
+            self.populations = [name for name in nx.topological_sort(flow) if name in set(self.populations)]
+        self._ready: tuple[object, _Ready] | None = None
+
+    def _logical_delay(self, way: Way) -> int:
+        return way.delay - phase_of(self.graph, way.target) + phase_of(self.graph, way.source)
+
+    def _before_its_phase(self, way: Way) -> bool:
+        """Whether a way may deliver what its source did before its first step."""
+        late = self._logical_delay(way)
+        return late < 0 or (late > 0 and phase_of(self.graph, way.source) > 0)
+
+    def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None, threads: int) -> Trace:
+        """As ``Simulator.run``. Raises ``Uncarried`` where the values given need more than the engine has."""
+        samples, steps = check_stimulus(self.graph, stimulus)
+        fed = {name: _fed(name, values) for name, values in stimulus.items()}
+        key = (steps, tuple(sorted(fed.items(), key=lambda item: item[0])))
+        if self._ready is None or self._ready[0] != key:
+            self._ready = key, _Ready(self, fed, steps)
+        return self._ready[1].run(stimulus, keep, samples, threads)
+
+
+def _fed(name: str, values: Array) -> _Fed:
+    if values.dtype.kind not in "biu":
+        raise Uncarried(f"{name} is given reals")
+    most = largest(values)
+    if most > LARGEST_VALUE:
+        raise Uncarried(f"{name} is given values beyond 32 bits")
+    spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
+    constant = values.shape[1] > 1 and bool((values == values[:, :1]).all())
+    return _Fed(spikes and not constant, constant, most)
+
+
+class _Ready:
+    """The engine, built for runs of so many steps with inputs of such values."""
+
+    def __init__(self, plan: Compiled, fed: Mapping[str, _Fed], steps: int) -> None:
+        self.plan, self.fed, self.steps = plan, fed, steps
+        self.engine = _kernels.Engine(plan.kernels)
+        self.machine_steps = steps + (latency(plan.graph) if plan.stepwise else 0)
+        self.signals: dict[str, int] = {}
+        for name in plan.graph.names(Input, Neuron, Readout):
+            grid = Grid.of(plan.extent[name])
+            self.signals[name] = self.engine.signal(grid.height, grid.width, grid.channels)
+        self.lists: dict[object, int] = {}
+        self.labels: list[tuple[str, int, int]] = []  # weights, population, its connection
+        for index, name in enumerate(plan.populations):
+            self._population(index, name, [way for way in plan.ways if way.target == name])
+        numbers = sum(int(np.prod(plan.extent[name])) for name in self.signals) * self.machine_steps
+        self.batch = max(1, min(64, BATCH_BYTES // max(1, numbers)))
+
+    def _population(self, index: int, name: str, into: list[Way]) -> None:
+        plan, grid = self.plan, Grid.of(self.plan.extent[name])
+        most = {way.source: self.fed[way.source].most if way.source in self.fed else 1 for way in into}
+        found = rules(plan.machine, name, into, most, self.machine_steps)
+        tile = _tile(grid.channels, self.engine.widest)
+        self.engine.population(
+            self.signals[name],
+            tile,
+            found.wide,
+            isinstance(plan.graph.nodes[name], Readout),
+            phase_of(plan.graph, name) if plan.stepwise else 0,
+            found.record,
+            self._parameters(name, grid),
+        )
+        for place, way in enumerate(into):
+            self._connect(index, way, tile)
+            self.labels.append((way.name, index, place))
+
+    def _parameters(self, name: str, grid: Grid) -> list[Array]:
+        machine, op = self.plan.machine, self.plan.graph.nodes[name]
+        zero = np.zeros((), dtype=np.int64)
+        if isinstance(op, Neuron):
+            own, one = machine.neurons[name], 1 << machine.target.decay.bits
+            threshold = own["threshold"] if op.fires == ">" else own["threshold"] - 1
+            values = [one - own["alpha"], one - own["beta"], own["bias"], threshold, own["reset"], own["initial"]]
+        else:
+            values = [zero, zero, machine.readouts[name], zero, zero, zero]
+        return [per_pixel(np.asarray(value), self.plan.extent[name], grid) for value in values]
+
+    def _connect(self, population: int, way: Way, tile: int) -> None:
+        spikes = way.source not in self.fed or self.fed[way.source].spikes
+        if not spikes and way.pool is not None:
+            raise Uncarried(f"{way.name} pools graded values")
+        form, shift, flush = _form(way, tile, spikes=spikes)
+        given = {
+            "form": form,
+            "source": self.signals[way.source],
+            "events": self._lists(way) if spikes and form != ONE_TO_ONE else -1,
+            "delay": way.delay if self.plan.stepwise else self.plan._logical_delay(way),
+            "shift": shift,
+            "flush": flush,
+            "kernel": way.kernel,
+            "stride": way.stride,
+            "padding": way.padding,
+            "dilation": way.dilation,
+        }
+        self.engine.connect(population, given, np.ascontiguousarray(way.weights >> shift))
+
+    def _lists(self, way: Way) -> int:
+        """The lists of events that a way reads, made once for all that read the same."""
+        pool = way.pool or Pool("sum", (1, 1), (1, 1), (0, 0))
+        key = (way.source, pool.kind, pool.kernel, pool.stride, pool.padding, way.grid)
+        if key not in self.lists:
+            self.lists[key] = self.engine.events(
+                self.signals[way.source],
+                pair(pool.kernel, 1),
+                pair(pool.stride, 1),
+                pair(pool.padding, 0),
+                pool.kind == "max",
+                way.grid.height,
+                way.grid.width,
+            )
+        return self.lists[key]
+
+    def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None, samples: int, threads: int) -> Trace:
+        plan = self.plan
+        given: list[tuple[int, Array | None, Array | None, bool]] = []
+        for name, values in stimulus.items():
+            fed = self.fed[name]
+            shown = values[:, :1] if fed.constant else values
+            spikes = np.ascontiguousarray(shown, dtype=np.uint8) if fed.spikes else None
+            numbers = None if fed.spikes else np.ascontiguousarray(shown, dtype=np.int32)
+            given.append((self.signals[name], spikes, numbers, fed.constant))
+        fired: dict[str, Array] = {}
+        potentials: dict[str, Array] = {}
+        kept: list[tuple[int, Array | None, Array | None]] = []
+        for name in plan.graph.names(Neuron, Readout):
+            if keep is not None and name not in keep:
+                continue
+            whole = (samples, self.steps, *plan.extent[name])
+            potentials[name] = np.empty(whole, dtype=np.int64)
+            if isinstance(plan.graph.nodes[name], Neuron):
+                fired[name] = np.empty(whole, dtype=np.bool_)
+            view = fired[name].view(np.uint8) if name in fired else None
+            kept.append((plan.populations.index(name), view, potentials[name]))
+        self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, self.batch, threads)
+        counts = dict(zip(plan.populations, self.engine.fired, strict=True))
+        operations: dict[str, int] = {}
+        for label, population, place in self.labels:
+            operations[label] = operations.get(label, 0) + sum(self.engine.operations(population, place))
+        meta = {
+            "steps": self.steps,
+            "latency": latency(plan.graph),
+            "potential": "before reset",
+            "spikes": {name: counts[name] for name in plan.graph.names(Neuron)},
+            "operations": operations,
+        }
+        return Trace(fired, potentials, meta)
+
+
+def _tile(channels: int, widest: int) -> int:
+    """Channels whose sums are held in registers together."""
+    if channels <= 32:
+        return 32
+    for tile in (256, 128):
+        if tile <= widest and -(-channels // tile) * tile <= -(-channels // 64) * 64:
+            return tile
+    return 64
+
+
+def _form(way: Way, tile: int, *, spikes: bool) -> tuple[int, int, int]:
+    """The form of a way's weights, the power of two that they are divided by, and after how many events 16 bits end."""
+    together = int(np.bitwise_or.reduce(np.abs(way.weights), axis=None)) if way.weights.size else 0
+    shift = min(16, (together & -together).bit_length() - 1) if together else 0
+    most = largest(way.weights) >> shift
+    if way.one_to_one:
+        return ONE_TO_ONE, shift, 0
+    if not spikes or most > 2**15 // 8:
+        return NUMBERS, shift, 0
+    if tile >= 64 and int(way.weights.min()) >> shift >= -128 and int(way.weights.max()) >> shift <= 127:
+        return BYTES, shift, 255
+    return SHORTS, shift, (2**15 - 1) // max(1, most)
+
+
+__all__ = ["Compiled", "Graph", "Uncarried"]

@@ -1,0 +1,143 @@
+// What arrives: each event adds one row of weights, one weight for each channel of the tile.
+//
+// The sums of a tile stay in registers for all events of one target pixel and step. They are as narrow as can be proven:
+// ``flush`` is the number of events after which a 16-bit sum could overflow, and before that they are added to ``x``.
+#pragma once
+
+#include "network.hpp"
+#include "vectors.hpp"
+
+namespace {
+
+using snn::Span;
+
+template <class Number>
+inline void widen(const int16_t *sums, int count, int shift, Number *x) {
+    for (int lane = 0; lane < count; ++lane) x[lane] += static_cast<Number>(sums[lane]) * (Number(1) << shift);
+}
+
+// Rows of bytes, two channels in a 16-bit word: word = 256 high + (low + 128).
+//
+// Two sums a word, both modulo 2^16: ``whole`` of the words, ``high`` of their upper halves. After n events the channel of
+// the lower halves has whole - 256 high - 128 n, exactly, while n is at most 255: 255 * 128 < 2^15. One load and three
+// instructions for 64 channels (of AVX-512), and nothing is multiplied.
+template <int BLOCKS, class Number>
+void add_bytes(const Span *spans, int count, const uint32_t *events, const uint32_t *starts, int shift, Number *x) {
+    constexpr size_t row = static_cast<size_t>(BLOCKS) * SNN_BLOCK;
+    constexpr int lanes = SNN_BLOCK / 2;
+    Shorts whole[BLOCKS] = {}, high[BLOCKS] = {};
+    uint32_t summed = 0;
+    auto flush = [&]() {
+        alignas(SNN_BLOCK) int16_t sums[lanes];
+        const Shorts bias = Shorts{} + static_cast<int16_t>(128 * summed);
+        for (int block = 0; block < BLOCKS; ++block) {
+            store(sums, whole[block] - (high[block] << 8) - bias);
+            widen(sums, lanes, shift, x + block * SNN_BLOCK);
+            store(sums, high[block]);
+            widen(sums, lanes, shift, x + block * SNN_BLOCK + lanes);
+            whole[block] = high[block] = Shorts{};
+        }
+        summed = 0;
+    };
+    for (const Span *span = spans; span < spans + count; ++span) {
+        const uint32_t *event = events + starts[span->begin], *end = events + starts[span->end];
+        while (event < end) {
+            const uint32_t room = 255 - summed, left = static_cast<uint32_t>(end - event);
+            const uint32_t now = left < room ? left : room;
+            for (const uint32_t *stop = event + now; event < stop; ++event) {
+                const auto *weights = reinterpret_cast<const uint8_t *>(span->weights + *event * row);
+                for (int block = 0; block < BLOCKS; ++block) {
+                    const Shorts words = load<Shorts>(weights + block * SNN_BLOCK);
+                    whole[block] += words;
+                    high[block] += words >> 8;
+                }
+            }
+            summed += now;
+            if (summed == 255) flush();
+        }
+    }
+    if (summed) flush();
+}
+
+// Rows of 16-bit weights: one addition a vector, twice the memory. For small layers, and for weights beyond 8 bits.
+template <int BLOCKS, class Number>
+void add_shorts(const Span *spans, int count, const uint32_t *events, const uint32_t *starts, int shift, uint32_t limit,
+                Number *x) {
+    constexpr size_t row = static_cast<size_t>(BLOCKS) * SNN_BLOCK;
+    constexpr int lanes = SNN_BLOCK / 2;
+    Shorts sum[BLOCKS] = {};
+    uint32_t summed = 0;
+    auto flush = [&]() {
+        alignas(SNN_BLOCK) int16_t sums[lanes];
+        for (int block = 0; block < BLOCKS; ++block) {
+            store(sums, sum[block]);
+            widen(sums, lanes, shift, x + block * lanes);
+            sum[block] = Shorts{};
+        }
+        summed = 0;
+    };
+    for (const Span *span = spans; span < spans + count; ++span) {
+        const uint32_t *event = events + starts[span->begin], *end = events + starts[span->end];
+        while (event < end) {
+            const uint32_t room = limit - summed, left = static_cast<uint32_t>(end - event);
+            const uint32_t now = left < room ? left : room;
+            for (const uint32_t *stop = event + now; event < stop; ++event) {
+                const auto *weights = reinterpret_cast<const uint8_t *>(span->weights + *event * row);
+                for (int block = 0; block < BLOCKS; ++block) sum[block] += load<Shorts>(weights + block * SNN_BLOCK);
+            }
+            summed += now;
+            if (summed == limit) flush();
+        }
+    }
+    if (summed) flush();
+}
+
+// Rows as wide as the sums: weights that nothing narrower holds.
+template <int TILE, class Number>
+void add_numbers(const Span *spans, int count, const uint32_t *events, const uint32_t *starts, int shift, Number *x) {
+    for (const Span *span = spans; span < spans + count; ++span)
+        for (uint32_t at = starts[span->begin]; at < starts[span->end]; ++at) {
+            const Number *weights =
+                reinterpret_cast<const Number *>(span->weights + events[at] * (TILE * sizeof(Number)));
+            for (int lane = 0; lane < TILE; ++lane) x[lane] += weights[lane] * (Number(1) << shift);
+        }
+}
+
+// Graded values: a row times the value; zeros cost a look. ``values`` are those of the whole grid [pixel][channel]. Returns
+// the sum of their magnitudes.
+template <int TILE, class Number>
+int64_t add_graded(const Span *spans, int count, const int32_t *values, int channels, int shift, Number *x) {
+    int64_t units = 0;
+    for (const Span *span = spans; span < spans + count; ++span)
+        for (size_t at = static_cast<size_t>(span->begin) * channels; at < static_cast<size_t>(span->end) * channels; ++at) {
+            if (!values[at]) continue;
+            units += values[at] < 0 ? -static_cast<int64_t>(values[at]) : values[at];
+            const Number value = static_cast<Number>(values[at]) * (Number(1) << shift);
+            const Number *weights = reinterpret_cast<const Number *>(span->weights + at * (TILE * sizeof(Number)));
+            for (int lane = 0; lane < TILE; ++lane) x[lane] += value * weights[lane];
+        }
+    return units;
+}
+
+// One synapse a neuron: the factors of the neurons whose partner fired, or that times its value. Returns the events.
+template <int TILE, class Number>
+int64_t add_one_to_one(const uint64_t *mask, const int32_t *values, const Number *factors, int shift, int channels,
+                       Number *x) {
+    int64_t units = 0;
+    if (values) {
+        for (int lane = 0; lane < channels; ++lane) {
+            units += values[lane] < 0 ? -static_cast<int64_t>(values[lane]) : values[lane];
+            x[lane] += static_cast<Number>(values[lane]) * factors[lane] * (Number(1) << shift);
+        }
+        return units;
+    }
+    for (int lane = 0; lane < TILE; lane += 64) {
+        const uint64_t word = mask[lane / 64];
+        units += __builtin_popcountll(word);
+        for (int bit = 0; bit < least(TILE, 64); ++bit)
+            x[lane + bit] += (-static_cast<Number>(word >> bit & 1) & factors[lane + bit]) * (Number(1) << shift);
+    }
+    return units;
+}
+
+}  // namespace

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <vector>
+
+#include "network.hpp"
+
+namespace snn {
+
+std::vector<const Kernels *> available();
+
+}  // namespace snn

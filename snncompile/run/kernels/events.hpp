@@ -1,0 +1,71 @@
+// From bits to lists: the events of one step, pixel after pixel, each as (pixel * channels + channel).
+//
+// Pixels that lie side by side have their events side by side, so that what a kernel row of a convolution reads is one
+// stretch of the list. A pooled pixel's list holds the events of all pixels of its window one after the other: a count of
+// three is the same event three times, which is what a sum of spikes means to the weights behind it.
+#pragma once
+
+#include "network.hpp"
+#include "vectors.hpp"
+
+namespace {
+
+// Append the set bits of a word. Writes up to 64 entries past what it keeps.
+inline uint32_t *append(uint64_t word, uint32_t base, uint32_t *out) {
+#if defined(__AVX512F__)
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(base)));
+    for (int part = 0; part < 4; ++part) {
+        const __mmask16 mask = static_cast<__mmask16>(word >> (16 * part));
+        // compressed in a register, then stored whole: compressing into memory is slow on some processors
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, index));
+        out += __builtin_popcount(mask);
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    }
+    return out;
+#else
+    while (word) {
+        *out++ = base + static_cast<uint32_t>(__builtin_ctzll(word));
+        word &= word - 1;
+    }
+    return out;
+#endif
+}
+
+// Writes the list and the starts; ``events.steps`` has room for every event.
+inline void list_events(const snn::Network &network, const snn::Events &events, int sample, int step) {
+    const snn::Signal &source = network.signals[events.source];
+    const snn::Pool &pool = events.pool;
+    const uint64_t *masks = source.mask(sample, step);
+    snn::EventStep &into = events.at(sample, step);
+    uint32_t *out = into.events;
+    uint32_t base = 0, *start = into.starts;
+    for (int y = 0; y < events.height; ++y) {
+        const int top = most(0, y * pool.stride_y - pool.padding_y);
+        const int bottom = least(source.height, y * pool.stride_y - pool.padding_y + pool.kernel_y);
+        for (int x = 0; x < events.width; ++x, base += static_cast<uint32_t>(source.channels)) {
+            const int left = most(0, x * pool.stride_x - pool.padding_x);
+            const int right = least(source.width, x * pool.stride_x - pool.padding_x + pool.kernel_x);
+            *start++ = static_cast<uint32_t>(out - into.events);
+            if (pool.maximum) {
+                for (int word = 0; word < source.words; ++word) {
+                    uint64_t any = 0;
+                    for (int row = top; row < bottom; ++row)
+                        for (int column = left; column < right; ++column)
+                            any |= masks[(static_cast<size_t>(row) * source.width + column) * source.words + word];
+                    if (any) out = append(any, base + 64u * static_cast<uint32_t>(word), out);
+                }
+                continue;
+            }
+            for (int row = top; row < bottom; ++row) {
+                const uint64_t *mask = masks + (static_cast<size_t>(row) * source.width + left) * source.words;
+                for (int column = left; column < right; ++column)
+                    for (int word = 0; word < source.words; ++word, ++mask)
+                        if (*mask) out = append(*mask, base + 64u * static_cast<uint32_t>(word), out);
+            }
+        }
+    }
+    *start = static_cast<uint32_t>(out - into.events);
+}
+
+}  // namespace

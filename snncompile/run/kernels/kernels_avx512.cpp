@@ -1,0 +1,9 @@
+#define SNN_BLOCK 64
+#include "layer.hpp"
+
+namespace snn {
+
+extern const Kernels kernels_avx512;
+const Kernels kernels_avx512 = {"avx512", SNN_BLOCK, 256, list_events, advance_piece};
+
+}  // namespace snn

@@ -1,0 +1,195 @@
+// A population, pixel after pixel: what arrives is summed, the neuron takes its step, and the potentials of a pixel stay in
+// the first cache for all steps. Layer after layer the weights of a tile are so read once for all steps of many samples.
+#pragma once
+
+#include "accumulate.hpp"
+#include "events.hpp"
+#include "network.hpp"
+#include "neuron.hpp"
+
+namespace {
+
+// The stretches of a list (or of a grid of values) that a target pixel reads through one connection.
+//
+// A row of the kernel covers pixels that lie side by side, whose events lie side by side in the list, and whose weights do
+// so too: one stretch serves it. Rows that follow each other without a gap (a dense layer reads all of its source) join.
+inline Span *spans_of(const snn::Connection &way, int height, int width, int channels, int tile, int y, int x, int pixel,
+                      Span *into) {
+    const auto base = reinterpret_cast<uintptr_t>(way.weights) + static_cast<size_t>(tile) * way.tile_bytes +
+                      static_cast<size_t>(pixel) * way.pixel_bytes;
+    const int top = y * way.stride_y - way.padding_y, left = x * way.stride_x - way.padding_x;
+    const auto row_of = [&](int ky, int kx, int grid) {  // where the row of event 0 would lie
+        return base + static_cast<uintptr_t>((static_cast<int64_t>(ky) * way.kernel_x + kx - grid) * channels *
+                                             static_cast<int64_t>(way.row_bytes));
+    };
+    Span *const first = into;
+    for (int ky = 0; ky < way.kernel_y; ++ky) {
+        const int row = top + ky * way.dilation_y;
+        if (row < 0 || row >= height) continue;
+        if (way.dilation_x == 1) {
+            const int begin = most(0, left), end = least(width, left + way.kernel_x);
+            if (begin >= end) continue;
+            const Span span = {static_cast<uint32_t>(row * width + begin), static_cast<uint32_t>(row * width + end),
+                               row_of(ky, 0, row * width + left)};
+            if (into > first && into[-1].end == span.begin && into[-1].weights == span.weights)
+                into[-1].end = span.end;
+            else
+                *into++ = span;
+            continue;
+        }
+        for (int kx = 0; kx < way.kernel_x; ++kx) {
+            const int column = left + kx * way.dilation_x;
+            if (column < 0 || column >= width) continue;
+            const auto grid = static_cast<uint32_t>(row * width + column);
+            *into++ = {grid, grid + 1, row_of(ky, kx, static_cast<int>(grid))};
+        }
+    }
+    return into;
+}
+
+template <int TILE, class Number>
+void receive(const snn::Network &network, const snn::Connection &way, const Span *spans, int count, int sample, int step,
+             int tile, int pixel, int valid, Number *x, int64_t &operations) {
+    const snn::Signal &source = network.signals[way.source];
+    if (way.form == snn::Form::one_to_one) {
+        const size_t at = static_cast<size_t>(tile) * TILE;
+        const uint64_t *mask =
+            source.masks ? source.mask(sample, step) + static_cast<size_t>(pixel) * source.words + at / 64 : nullptr;
+        const int32_t *values =
+            mask ? nullptr : source.value(sample, step) + static_cast<size_t>(pixel) * source.channels + at;
+        const auto *factors = reinterpret_cast<const Number *>(way.weights + way.tile_bytes * tile + way.pixel_bytes * pixel);
+        operations += add_one_to_one<TILE, Number>(mask, values, factors, way.shift, valid, x);
+        return;
+    }
+    if (way.events < 0) {
+        operations += valid * add_graded<TILE, Number>(spans, count, source.value(sample, step), source.channels, way.shift, x);
+        return;
+    }
+    const snn::EventStep &lists = network.events[way.events].at(sample, step);
+    const uint32_t *starts = lists.starts;
+    int64_t events = 0;
+    for (int index = 0; index < count; ++index) events += starts[spans[index].end] - starts[spans[index].begin];
+    if (!events) return;
+    operations += events * valid;
+    switch (way.form) {
+        case snn::Form::bytes:
+            if constexpr (TILE >= SNN_BLOCK)
+                add_bytes<TILE / SNN_BLOCK, Number>(spans, count, lists.events, starts, way.shift, x);
+            break;
+        case snn::Form::shorts:
+            add_shorts<2 * TILE / SNN_BLOCK, Number>(spans, count, lists.events, starts, way.shift,
+                                                     static_cast<uint32_t>(way.flush), x);
+            break;
+        default:
+            add_numbers<TILE, Number>(spans, count, lists.events, starts, way.shift, x);
+    }
+}
+
+inline bool is_still(const snn::Connection &way, const snn::Signal &source) { return source.constant && !way.delay; }
+
+// What an image that is shown at every step adds to every step of a pixel: computed once.
+template <int TILE, class Number>
+void still_image(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int pixel, int valid,
+                 Number *still) {
+    for (int one = 0; one < TILE; ++one) still[one] = 0;
+    for (int index = 0; index < population.count; ++index) {
+        const snn::Connection &way = population.connections[index];
+        if (!is_still(way, network.signals[way.source])) continue;
+        int64_t operations = 0;
+        const int begin = index ? piece.ends[index - 1] : 0;
+        receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, 0, piece.tile, pixel,
+                              valid, still, operations);
+        for (int step = piece.first; step < piece.last; ++step) {
+            const int logical = step - population.phase;
+            if (logical >= 0 && logical < network.steps && step < network.signals[way.source].steps)
+                piece.operations[static_cast<size_t>(index) * network.steps + logical] += operations;
+        }
+    }
+}
+
+template <class Number>
+const Number *own(const snn::Parameter &parameter, int pixel, int lane) {
+    return static_cast<const Number *>(parameter.data) + static_cast<size_t>(pixel) * parameter.stride + lane;
+}
+
+template <int TILE, class Number>
+void advance_tile(const snn::Network &network, snn::Piece &piece) {
+    const snn::Population &population = network.populations[piece.population];
+    const snn::Signal &target = network.signals[population.signal];
+    const int lane = piece.tile * TILE, valid = least(TILE, target.channels - lane), padded = population.padded();
+    alignas(SNN_BLOCK) Number x[TILE], u_here[TILE], w_here[TILE], still[TILE];
+    for (int pixel = piece.begin; pixel < piece.end; ++pixel) {
+        const size_t place = static_cast<size_t>(pixel) * padded + lane;
+        Number *u = piece.current ? static_cast<Number *>(piece.current) + place : u_here;
+        Number *w = piece.potential ? static_cast<Number *>(piece.potential) + place : w_here;
+        const Own<Number> mine = {
+            own<Number>(population.alpha, pixel, lane), own<Number>(population.beta, pixel, lane),
+            own<Number>(population.bias, pixel, lane), own<Number>(population.threshold, pixel, lane),
+            own<Number>(population.reset, pixel, lane)};
+        const Number *initial = own<Number>(population.initial, pixel, lane);
+        Span *at = piece.spans;
+        for (int index = 0; index < population.count; ++index) {
+            const snn::Connection &way = population.connections[index];
+            if (way.form != snn::Form::one_to_one) {
+                const snn::Signal &source = network.signals[way.source];
+                const bool listed = way.events >= 0;
+                at = spans_of(way, listed ? network.events[way.events].height : source.height,
+                              listed ? network.events[way.events].width : source.width, source.channels, piece.tile,
+                              pixel / target.width, pixel % target.width, pixel, at);
+            }
+            piece.ends[index] = static_cast<int>(at - piece.spans);
+        }
+        still_image<TILE, Number>(network, population, piece, pixel, valid, still);
+        for (int step = piece.first; step < piece.last; ++step) {
+            const int logical = step - population.phase;
+            const bool counts = logical >= 0 && logical < network.steps;
+            if (step == 0 || logical % network.steps == 0)
+                for (int one = 0; one < TILE; ++one) u[one] = 0, w[one] = initial[one];
+            for (int one = 0; one < TILE; ++one) x[one] = still[one];
+            for (int index = 0; index < population.count; ++index) {
+                const snn::Connection &way = population.connections[index];
+                const snn::Signal &source = network.signals[way.source];
+                const int then = step - way.delay;
+                if (then < 0 || then >= source.steps || is_still(way, source)) continue;
+                int64_t operations = 0;
+                const int begin = index ? piece.ends[index - 1] : 0;
+                receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, then,
+                                      piece.tile, pixel, valid, x, operations);
+                if (counts) piece.operations[static_cast<size_t>(index) * network.steps + logical] += operations;
+            }
+            if (population.readout) {
+                integrate<TILE, Number>(population.rules, mine, x, w);
+            } else {
+                uint64_t *spikes = target.mask(piece.sample, step) + static_cast<size_t>(pixel) * target.words + lane / 64;
+                fire<TILE, Number>(population.rules, mine, x, u, w, spikes);
+                if (counts)
+                    for (int word = 0; 64 * word < valid; ++word) piece.fired += __builtin_popcountll(spikes[word]);
+            }
+            if (population.potentials && counts) {
+                const size_t pixels = static_cast<size_t>(target.pixels());
+                int64_t *out = population.potentials +
+                               ((static_cast<size_t>(piece.sample) * network.steps + logical) * target.channels + lane) * pixels +
+                               pixel;
+                for (int one = 0; one < valid; ++one) out[one * pixels] = x[one];
+            }
+        }
+    }
+}
+
+template <class Number>
+void advance_number(const snn::Network &network, snn::Piece &piece, int tile) {
+    switch (tile) {
+        case 32: return advance_tile<32, Number>(network, piece);
+        case 64: return advance_tile<64, Number>(network, piece);
+        case 128: return advance_tile<128, Number>(network, piece);
+        default: return advance_tile<256, Number>(network, piece);
+    }
+}
+
+void advance_piece(const snn::Network &network, snn::Piece &piece) {
+    const snn::Population &population = network.populations[piece.population];
+    if (population.wide) return advance_number<int64_t>(network, piece, population.tile);
+    advance_number<int32_t>(network, piece, population.tile);
+}
+
+}  // namespace

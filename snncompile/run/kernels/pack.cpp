@@ -1,0 +1,50 @@
+// Weights as the kernels read them: [tile][target pixel, or 1][ky][kx][channel][channels of the tile].
+#include <cstring>
+
+#include "pack.hpp"
+
+namespace snn {
+
+namespace {
+
+// One row of one tile. ``from`` are the weights of all target channels for one source channel and place of the kernel.
+void pack_row(const int64_t *from, int channels, int tile, Form form, bool wide, int block, uint8_t *to) {
+    const auto at = [&](int channel) { return channel < channels ? from[channel] : 0; };
+    if (form == Form::bytes) {  // word = 256 high + (low + 128): the channels of a block, its first half below
+        const int half = block / 2;
+        for (int first = 0; first < tile; first += block)
+            for (int lane = 0; lane < half; ++lane) {
+                const auto word = static_cast<uint16_t>(256 * at(first + half + lane) + at(first + lane) + 128);
+                std::memcpy(to + first + 2 * lane, &word, 2);
+            }
+        return;
+    }
+    for (int lane = 0; lane < tile; ++lane) {
+        const int64_t weight = at(lane);
+        if (form == Form::shorts) {
+            const auto narrow = static_cast<int16_t>(weight);
+            std::memcpy(to + 2 * lane, &narrow, 2);
+        } else if (wide) {
+            std::memcpy(to + 8 * lane, &weight, 8);
+        } else {
+            const auto narrow = static_cast<int32_t>(weight);
+            std::memcpy(to + 4 * lane, &narrow, 4);
+        }
+    }
+}
+
+}  // namespace
+
+size_t row_bytes(Form form, int tile, bool wide) {
+    return static_cast<size_t>(tile) * (form == Form::bytes ? 1 : form == Form::shorts ? 2 : wide ? 8 : 4);
+}
+
+void pack(const Weights &weights, Form form, int tile, int tiles, bool wide, int block, uint8_t *to) {
+    const size_t row = row_bytes(form, tile, wide);
+    for (int part = 0; part < tiles; ++part)
+        for (size_t at = 0; at < static_cast<size_t>(weights.pixels) * weights.rows; ++at, to += row)
+            pack_row(weights.data + at * weights.channels + static_cast<size_t>(part) * tile, weights.channels - part * tile,
+                     tile, form, wide, block, to);
+}
+
+}  // namespace snn

@@ -1,0 +1,74 @@
+// Vectors of the instruction set that a translation unit is compiled for: SNN_BLOCK bytes each.
+//
+// Written with the vector types that GCC and Clang share, so that one text of a kernel serves every instruction set; only
+// turning a comparison into bits and bits into a list needs instructions by name. Everything here and in the kernels is in
+// an unnamed namespace and uses no template of the standard library: what is compiled for AVX-512 must not be merged by
+// the linker with what runs everywhere.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#ifndef SNN_BLOCK
+#error "SNN_BLOCK is the number of bytes of a vector"
+#endif
+
+namespace {
+
+typedef int16_t Shorts __attribute__((vector_size(SNN_BLOCK)));
+
+template <class Number>
+struct Vector;
+template <>
+struct Vector<int32_t> {
+    typedef int32_t type __attribute__((vector_size(SNN_BLOCK)));
+};
+template <>
+struct Vector<int64_t> {
+    typedef int64_t type __attribute__((vector_size(SNN_BLOCK)));
+};
+
+template <class V>
+inline V load(const void *from) {
+    V value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+}
+
+template <class V>
+inline void store(void *to, V value) {
+    __builtin_memcpy(to, &value, sizeof value);
+}
+
+inline int least(int a, int b) { return a < b ? a : b; }
+inline int most(int a, int b) { return a > b ? a : b; }
+
+// One bit a lane: a > b.
+template <class Number>
+inline uint64_t above(typename Vector<Number>::type a, typename Vector<Number>::type b) {
+#if defined(__AVX512F__)
+    if (sizeof(Number) == 4) return _mm512_cmpgt_epi32_mask((__m512i)a, (__m512i)b);
+    return _mm512_cmpgt_epi64_mask((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    const auto larger = a > b;
+    if (sizeof(Number) == 4) return static_cast<unsigned>(_mm256_movemask_ps((__m256)larger));
+    return static_cast<unsigned>(_mm256_movemask_pd((__m256d)larger));
+#elif defined(__SSE2__)
+    const auto larger = a > b;
+    if (sizeof(Number) == 4) return static_cast<unsigned>(_mm_movemask_ps((__m128)larger));
+    return static_cast<unsigned>(_mm_movemask_pd((__m128d)larger));
+#else
+    uint64_t bits = 0;
+    for (int lane = 0; lane < SNN_BLOCK / static_cast<int>(sizeof(Number)); ++lane)
+        bits |= static_cast<uint64_t>(a[lane] > b[lane]) << lane;
+    return bits;
+#endif
+}
+
+}  // namespace
