@@ -60,12 +60,19 @@ class Layers:
         flow.add_nodes_from(graph.names(Input, Neuron, Readout))
         flow.add_edges_from((c.source, c.target) for c in every)
         read_out = any(isinstance(graph.nodes[c.source], Readout) for c in every)
-        self._stepwise = bool(others) or read_out or not nx.is_directed_acyclic_graph(flow)
+        early = any(self._before_its_phase(connection) for connection in every)
+        self._stepwise = bool(others) or read_out or early or not nx.is_directed_acyclic_graph(flow)
         self._order = [] if self._stepwise else list(nx.topological_sort(flow))
         self._fired: Counter[str] = Counter()
         self._lines: dict[str, list[_Line]] = {name: [] for name in flow}
-        for connection in every:
+        for connection in every if not self._stepwise else ():
             self._lines[connection.target].append(self._line(connection))
+
+    def _before_its_phase(self, connection: Connection) -> bool:
+        """Whether a connection may deliver what its source did before its first step."""
+        begin = phase_of(self.graph, connection.source)
+        late = connection.delay - phase_of(self.graph, connection.target) + begin
+        return late < 0 or (late > 0 and begin > 0)
 
     def _line(self, connection: Connection) -> _Line:
         synapse = synapse_of(self.graph, connection)

@@ -85,7 +85,9 @@ void receive(const snn::Network &network, const snn::Connection &way, const Span
     }
 }
 
-inline bool is_still(const snn::Connection &way, const snn::Signal &source) { return source.constant && !way.delay; }
+inline bool is_still(const snn::Connection &way, const snn::Signal &source, const snn::Piece &piece) {
+    return source.constant && !way.delay && !piece.potential;
+}
 
 // What an image that is shown at every step adds to every step of a pixel: computed once.
 template <int TILE, class Number>
@@ -94,14 +96,14 @@ void still_image(const snn::Network &network, const snn::Population &population,
     for (int one = 0; one < TILE; ++one) still[one] = 0;
     for (int index = 0; index < population.count; ++index) {
         const snn::Connection &way = population.connections[index];
-        if (!is_still(way, network.signals[way.source])) continue;
+        if (!is_still(way, network.signals[way.source], piece)) continue;
         int64_t operations = 0;
         const int begin = index ? piece.ends[index - 1] : 0;
         receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, 0, piece.tile, pixel,
                               valid, still, operations);
         for (int step = piece.first; step < piece.last; ++step) {
             const int logical = step - population.phase;
-            if (logical >= 0 && logical < network.steps && step < network.signals[way.source].steps)
+            if (logical >= 0 && logical < network.steps)
                 piece.operations[static_cast<size_t>(index) * network.steps + logical] += operations;
         }
     }
@@ -150,7 +152,7 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
                 const snn::Connection &way = population.connections[index];
                 const snn::Signal &source = network.signals[way.source];
                 const int then = step - way.delay;
-                if (then < 0 || then >= source.steps || is_still(way, source)) continue;
+                if (then < 0 || then >= source.steps || is_still(way, source, piece)) continue;
                 int64_t operations = 0;
                 const int begin = index ? piece.ends[index - 1] : 0;
                 receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, then,
