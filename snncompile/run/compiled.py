@@ -33,7 +33,7 @@ LARGEST_VALUE = 2**31 - 1  # of a graded input
 
 @dataclass(frozen=True)
 class _Fed:
-    """How an input is given in a run: as spikes or as integers, at every step or once for all, and its largest value."""
+    """How an input is given in a run: as spikes or integers, at every step or once for all, and its largest value."""
 
     spikes: bool
     constant: bool

@@ -2,9 +2,9 @@
 
 A population's inputs are known for all steps when its turn comes, because the graph has no loop. Weighted sums run in
 float32 or float64 matrix products, which are exact where the worst sum of any order stays below 2^24 or 2^53 (every
-partial sum is then an integer that the type holds); where the proof fails they run in int64. Logical delays are read off
-the phases, so a timed graph costs what a fixed one does. Graphs with loops or pools, neurons that are not LIF, read-outs
-that feed populations and inputs beyond what they declare run on ``integer`` itself.
+partial sum is then an integer that the type holds); where the proof fails they run in int64. Logical delays are read
+off the phases, so a timed graph costs what a fixed one does. Graphs with loops or pools, neurons that are not LIF,
+read-outs that feed populations and inputs beyond what they declare run on ``integer`` itself.
 """
 
 from __future__ import annotations

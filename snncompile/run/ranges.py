@@ -99,7 +99,9 @@ def rules(machine: IntegerGraph, name: str, ways: list[Way], most: dict[str, int
     growing = max(initial, reset) + steps * (step + reset)
     # a state that starts, or is reset, outside the register counts as one more step
     v, v_raw, v_checked = _register(growing, step, reset + initial, v_top, wraps=v_wraps)
-    worst = max(u_raw, v_raw + reset, v + initial + reset, bias, threshold + 1, 2 * u_top * u_checked, 2 * v_top * v_checked)
+    worst = max(
+        u_raw, v_raw + reset, v + initial + reset, bias, threshold + 1, 2 * u_top * u_checked, 2 * v_top * v_checked
+    )
     wide = worst >= NARROW or bits > 15
     if worst >= WIDE >> (bits if bits > 15 else 0):
         raise Uncarried(f"{name} has numbers beyond 64 bits")

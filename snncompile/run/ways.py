@@ -32,7 +32,7 @@ class Uncarried(Exception):
 
 @dataclass(frozen=True)
 class Grid:
-    """A shape as the engine sees it: a plane of pixels, each with its channels. Features are the channels of one pixel."""
+    """A shape as the engine sees it: a plane of pixels, each with its channels; features are channels of one pixel."""
 
     height: int
     width: int
@@ -120,7 +120,7 @@ def _way(
     if any(isinstance(graph.nodes[name], Pool) and _kind(graph, name) == "max" for name in rest):
         raise Uncarried(f"{rest[0]} is a maximum behind other ops")
     name = rest[-1] if rest else f"{source} -> {target}"
-    common = {"name": name, "source": source, "target": target, "delay": delay}
+    common: dict[str, Any] = {"name": name, "source": source, "target": target, "delay": delay}
     last = graph.nodes[rest[0]] if len(rest) == 1 else None
     grid, end = Grid.of(shape), Grid.of(after)
     if not rest or isinstance(last, Scale):
@@ -128,10 +128,11 @@ def _way(
         carried = extent[graph.into(rest[0])[0].source] if rest else shape
         if first is None and grid == end:
             return Way(**common, weights=per_pixel(factor, carried, end)[:, None], grid=grid, one_to_one=True)
-    if isinstance(last, Conv) and len(last.weight.shape) <= 4 and (
-        extent[graph.into(rest[0])[0].source] == shape and Grid.of(extent[rest[0]]) == end
+    if (
+        isinstance(last, Conv)
+        and len(last.weight.shape) <= 4
+        and (extent[graph.into(rest[0])[0].source] == shape and Grid.of(extent[rest[0]]) == end)
     ):
-        ones = (1, 1)
         return Way(
             **common,
             weights=_convolution(machine.weights[rest[0]], last.groups),
@@ -139,7 +140,7 @@ def _way(
             kernel=pair(last.weight.shape[2:], 1),
             stride=pair(last.stride, 1),
             padding=pair(last.padding, 0),
-            dilation=pair(last.dilation, 1) if len(last.dilation) else ones,
+            dilation=pair(last.dilation, 1),
             pool=first,
         )
     if isinstance(last, Dense):

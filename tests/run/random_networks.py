@@ -6,8 +6,6 @@ from dataclasses import replace
 from math import prod
 from random import Random
 
-import numpy as np
-
 from snncompile.fixed import FixedPoint
 from snncompile.ir.graph import Edge
 from snncompile.ir.ops import By, Conv, Dense, Flatten, Input, Neuron, Op, Output, Pool, Readout, Scale, Shape, To
@@ -29,9 +27,7 @@ def sheet(source: Random) -> Target:
     return replace(
         target,
         current=replace(target.current, bits=draw.pick(24, bits), overflow=draw.pick("wrap", "saturate")),
-        potential=replace(
-            target.potential, bits=bits, overflow=draw.pick("saturate", "wrap"), fraction_bits=fraction
-        ),
+        potential=replace(target.potential, bits=bits, overflow=draw.pick("saturate", "wrap"), fraction_bits=fraction),
         decay=replace(target.decay, rounding=draw.pick("toward-zero", "floor"), bits=draw.pick(12, 12, 4, 20)),
     )
 

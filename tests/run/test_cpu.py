@@ -19,8 +19,9 @@ from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Output, Readout, S
 from snncompile.ir.signals import Fixed, Spike
 from snncompile.passes.balance import balance
 from snncompile.passes.place import place
-from snncompile.run import cpu, integer
+from snncompile.run import cpu, integer, numpy_layers
 from snncompile.run.cpu import Simulator
+from snncompile.run.numpy_layers import Layers
 from snncompile.run.trace import Trace
 from snncompile.target import Target
 from tests.graphs import Case, fixed_case
@@ -87,7 +88,7 @@ def test_the_cases_hold_what_they_should() -> None:
         inputs = [graph.nodes[name] for name in graph.names(Input)]
         seen["several inputs"] += len(inputs) > 1
         seen["graded"] += any(isinstance(op, Input) and isinstance(op.signal, Fixed) for op in inputs)
-        seen["loops"] += Simulator(graph, LOIHI)._stepwise
+        seen["loops"] += Layers(graph, LOIHI)._stepwise
         seen["convolutions"] += bool(graph.names(Conv))
         seen["read-outs"] += bool(graph.names(Readout))
         seen["skips"] += any(len(graph.into(name)) > 1 for name in graph.names(Neuron))
@@ -97,9 +98,12 @@ def test_the_cases_hold_what_they_should() -> None:
 @given(cases(delays=False), st.integers(1, 40))
 def test_batches_make_no_difference(case: Case, numbers: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "BATCH_NUMBERS", numbers)
-        found = Simulator(case.graph, LOIHI).run(case.stimulus)
-    agree(found, integer.run(case.graph, case.stimulus, LOIHI), set(case.graph.names(Neuron, Readout)))
+        patch.setattr(numpy_layers, "BATCH_NUMBERS", numbers)
+        if cpu.KERNELS:
+            patch.setattr("snncompile.run.compiled.BATCH_BYTES", numbers)
+        found = [Layers(case.graph, LOIHI).run(case.stimulus), Simulator(case.graph, LOIHI).run(case.stimulus)]
+    for trace in found:
+        agree(trace, integer.run(case.graph, case.stimulus, LOIHI), set(case.graph.names(Neuron, Readout)))
 
 
 def wide(weights: Array, bits: int, **neuron: Any) -> Graph:
@@ -127,13 +131,14 @@ def test_sums_are_exact_in_the_type_that_is_proven_to_hold_them(bits: int, dtype
     """The largest values that the input declares, with weights of one sign after the other."""
     weights = np.array([[254, -256, 254], [2, 2, 2]])
     graph = wide(weights, bits)
-    simulator = Simulator(graph, LOIHI)
-    assert simulator._lines["lif"][0].weight.dtype == dtype
+    layers = Layers(graph, LOIHI)
+    assert layers._lines["lif"][0].weight.dtype == dtype
     most = 2 ** (bits - 1) - 1 if bits else 1
     values = np.array([[most, -most, most], [most, 1 - most, most], [1, 0, -1]])
     stimulus = {"input": (values if bits else np.abs(values) > 0).astype(np.int64)[None]}
     expected = integer.run(graph, stimulus, LOIHI)
-    agree(simulator.run(stimulus), expected, {"lif"})
+    for simulator in (layers, Simulator(graph, LOIHI)):
+        agree(simulator.run(stimulus), expected, {"lif"})
 
 
 def test_an_image_shown_at_every_step_is_summed_once_and_one_that_moves_is_not() -> None:
