@@ -26,7 +26,7 @@ import numpy as np
 from snncompile.errors import GraphError, InternalError, LoweringError
 from snncompile.ir.check import Level, check
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Norm, real
+from snncompile.ir.ops import Input, Norm, Readout, real
 from snncompile.ir.signals import Analog, Fixed, grid
 from snncompile.ir.store import Program
 from snncompile.ir.text import to_text
@@ -95,10 +95,12 @@ def compile_graph(
     log: Callable[[str], None] = lambda line: None,
     *,
     per_channel: bool = False,
+    addends: bool = True,
 ) -> Compiled:
     """Lower a ``read`` graph to a target; ``calibration``: input name -> reals [samples, steps, *shape].
 
     ``steps``, the length of a sample, is that of the calibration data. ``per_channel``: scales for ranges of channels.
+    ``addends``: read-outs may have several neurons a number, whose sum is made outside the machine.
     Raises ``LoweringError`` and its kin.
     """
     levels: dict[Level, Graph] = {"read": graph}
@@ -108,10 +110,25 @@ def compile_graph(
     legal = passed.graph
     notes += tuple(f"legalise: {note}" for note in passed.notes)
     place(legal, target)  # what cannot fit is said now: finding its integers may take long
-    quantised = quantise(legal, target, calibration)
+    quantised = quantise(legal, target, calibration, addends=addends)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
+    notes += tuple(f"quantise: {_told_of(layer, levels)}" for layer in quantised.layers if layer.addends > 1)
+    if compared := sum(layer.compared for layer in quantised.layers):
+        wrong, otherwise = (sum(getattr(layer, key) for layer in quantised.layers) for key in ("wrong", "otherwise"))
+        log(f"fixed: {wrong:,} of {compared:,} spikes differ layer by layer ({otherwise:,} by the potential's scales)")
     return _onto_cores(levels, target, quantised.layers, notes, next(iter(calibration.values())).shape[1], log)
+
+
+def _told_of(layer: Layer, levels: Mapping[Level, Graph]) -> str:
+    """How the numbers of a read-out are read off its neurons."""
+    op = levels["fixed"].nodes[layer.name]
+    assert isinstance(op, Readout)
+    numbers = op.shape[0] // op.addends
+    return (
+        f"{layer.name}: each of its {numbers} numbers is the sum of {op.addends} neurons, made outside the machine: of"
+        f" neurons c, c + {numbers}, ...; one neuron has no room for such fine weights"
+    )
 
 
 def compile_integers(

@@ -110,8 +110,10 @@ class Ladder:
         return self._merged(self._fixed_parts)
 
     def _merged(self, trace: Trace) -> Trace:
-        """A trace of a level below ``folded``, populations that were split for the machine in one piece."""
-        return parts.merged(self.compiled.levels["placed"], trace)
+        """A trace of a level below ``folded``, populations that were split for the machine in one piece; every neuron
+        of a read-out is compared, not the sums that they are the addends of.
+        """
+        return parts.merged(self.compiled.levels["placed"], trace, sums=False)
 
     def read(self) -> Rung:
         """Rung 1: the graph against torch."""
@@ -206,7 +208,7 @@ class Ladder:
 
     def _accuracy(self, trace: Trace) -> float:
         assert self.labels is not None
-        return float(np.mean(answers(self.compiled.levels["read"], trace) == self.labels))
+        return float(np.mean(answers(self.compiled.levels["fixed"], trace) == self.labels))
 
     def timed(self) -> Rung:
         """Rung 4: phases and delays against logical time, as one stream of samples where the program allows streams."""
@@ -275,7 +277,9 @@ class Ladder:
 def answers(graph: Graph, trace: Trace) -> Array:
     """The class of every sample: the largest sum of the (only) read-out at its last step."""
     (name,) = graph.names(Readout)
-    return np.asarray(trace.potentials[name][:, -1].reshape(trace.samples, -1).argmax(axis=1))
+    op = graph.nodes[name]
+    assert isinstance(op, Readout)
+    return np.asarray(op.summed(trace.potentials[name][:, -1]).reshape(trace.samples, -1).argmax(axis=1))
 
 
 def run_on_lava(

@@ -118,7 +118,9 @@ def answers_by_steps(graph: Graph, trace: Trace) -> Array:
     The largest accumulator of the only read-out: what it is divided by is the same for all classes.
     """
     (name,) = graph.names(Readout)
-    values = trace.potentials[name]
+    op = graph.nodes[name]
+    assert isinstance(op, Readout)
+    values = op.summed(trace.potentials[name])
     return np.asarray(values.reshape(*values.shape[:2], -1).argmax(axis=2))
 
 
