@@ -37,6 +37,7 @@ from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
 from snncompile.passes.place import place
 from snncompile.passes.quantise import Layer, encode, quantise, unchanged
+from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -165,22 +166,31 @@ def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
     return {name: encode(op.signal, stimulus[name]) for name, op in inputs.items()}
 
 
-def shown(graph: Graph, x: Array, steps: int) -> dict[str, Array]:
-    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus.
+def shown(graph: Graph, x: Given, steps: int) -> dict[str, Array]:
+    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus; for a graph
+    of several inputs either of them for each.
 
-    Raises ``GraphError`` where ``x`` is neither, where the graph has more than one input, or where values are not what
-    the input declares.
+    Raises ``GraphError`` where ``x`` is neither, where the graph has other inputs, or where values are not what an
+    input declares.
     """
     inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
-    if len(inputs) != 1:
-        raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
-    ((name, shape),) = inputs.items()
-    if x.shape[1:] not in (shape, (steps, *shape)):
-        raise GraphError(
-            f"data of shape {list(x.shape)} fit neither images {list(shape)} nor frames {[steps, *shape]}", where=name
-        )
+    if not isinstance(x, Inputs):
+        if len(inputs) != 1:
+            raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
+        x = Inputs(dict.fromkeys(inputs, x))
+    if set(x.arrays) != set(inputs):
+        raise GraphError(f"data for {sorted(x.arrays)}, inputs are {sorted(inputs)}", where="stimulus")
+    return {name: _at_every_step(graph, name, x.arrays[name], steps) for name in inputs}
+
+
+def _at_every_step(graph: Graph, name: str, x: Array, steps: int) -> Array:
+    op = graph.nodes[name]
+    assert isinstance(op, Input)
+    if x.shape[1:] not in (op.shape, (steps, *op.shape)):
+        what = f"images {list(op.shape)} nor frames {[steps, *op.shape]}"
+        raise GraphError(f"data of shape {list(x.shape)} fit neither {what}", where=name)
     _admitted(graph, name, x)
-    return {name: x if x.shape[1:] != shape else np.broadcast_to(x[:, None], (len(x), steps, *shape))}
+    return x if x.shape[1:] != op.shape else np.broadcast_to(x[:, None], (len(x), steps, *op.shape))
 
 
 def _admitted(graph: Graph, name: str, x: Array) -> None:

@@ -217,7 +217,8 @@ class View:
                 seen = windows(flat, kernel, op.stride, op.padding, op.dilation)  # [n, in, *place, *kernel]
                 size = seen.shape[2 : 2 + len(kernel)]
                 places = self.places if _gives(item) == self.op.shape else np.arange(prod(size))
-                chosen = seen[:, :, *np.unravel_index(places, size)]  # [n, in, places, *kernel]
+                at: tuple[Any, ...] = np.unravel_index(places, size)
+                chosen = seen[(slice(None), slice(None), *at)]  # [n, in, places, *kernel]
                 grouped = chosen.reshape(count, op.groups, -1, len(places), prod(kernel))
                 rows = np.moveaxis(grouped, (1, 3), (0, 2)).astype(dtype)  # [groups, n, places, in, kernel]
                 return rows.reshape(op.groups, count * len(places), -1)

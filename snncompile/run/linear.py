@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from snncompile.ir.ops import Size
 
 Array = NDArray[Any]
-COUNTS: dict[type[np.floating[Any]], float] = {
-    np.float32: 2.0**24,
-    np.float64: 2.0**53,
-}  # every whole number up to here is one of the type
+COUNTS: dict[type[np.floating[Any]], float] = {np.float32: 2.0**24, np.float64: 2.0**53}
+"""Every whole number up to here is one of the type."""
+
 PATCH_NUMBERS = 1 << 22  # a convolution copies its input patch by patch of the batch, this many numbers at a time
 
 
