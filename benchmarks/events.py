@@ -38,7 +38,9 @@ def main() -> int:
     trained = snncompile("train", "nmnist-tet", "-o", path, "--resume" if path.exists() else "--force", *root)
     data = f"test:{options.recordings}"
     rungs = snncompile("export", path, "--data", data, "-t", "loihi", "-o", out, "--force", *root)["rungs"]
-    print("| rung | run by | against | verdict | compared | different | |\n| --- | --- | --- | --- | ---: | ---: | --- |")
+    print(
+        "| rung | run by | against | verdict | compared | different | |\n| --- | --- | --- | --- | ---: | ---: | --- |"
+    )
     for rung in rungs:
         cells = [rung[key] for key in ("level", "run_by", "against", "verdict")]
         cells += [f"{rung['compared']:,}", f"{rung['different']:,}", rung["note"]]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def quantise(graph: Graph, target: Target, calibration: Mapping[str, Array], *, 
         assert isinstance(population, Neuron | Readout)
         incoming, best = run.choose(name, coded)
         for item in incoming:
-            changed[item.name] = _integer_synapse(item, best, target)
+            changed.update(dict.fromkeys(item.names, _integer_synapse(item, best, target)))
         changed[name] = _in_addends(integer_population(name, population, best, target), best.addends)
         layers.append(_layer(name, population, incoming, best, target, run.steps))
     return Quantised(graph.edit(changed), tuple(layers))
@@ -130,7 +131,7 @@ class _Run:
         """What arrives at a population, and its unit."""
         population = self.graph.nodes[name]
         assert isinstance(population, Neuron | Readout)
-        incoming = [self._incoming(one, coded) for one in connections(self.graph) if one.target == name]
+        incoming = _joined([self._incoming(one, coded) for one in connections(self.graph) if one.target == name])
         spikes, potentials = self.trace.spikes.get(name), self.trace.potentials[name]
         seen = Seen(population, incoming, spikes, len(potentials), self.steps)
         return incoming, choose_unit(name, seen, self.target, potentials, addends=self.addends)
@@ -144,7 +145,27 @@ class _Run:
         else:
             values = exact = self.trace.spikes[connection.source]
         synapse = synapse_of(self.graph, connection)
-        return Incoming(connection.synapse, synapse, unit, most, least < 0, values, exact, connection.delay)
+        return Incoming((connection.synapse,), synapse, unit, most, least < 0, values, exact, connection.delay)
+
+
+def _joined(incoming: list[Incoming]) -> list[Incoming]:
+    """Connections with equal weights as one that delivers the sum of what their sources send."""
+    found: dict[tuple[object, ...], Incoming] = {}
+    for item in incoming:
+        op, weight = item.synapse, item.real_weight
+        shape = (op.stride, op.padding, op.dilation, op.groups) if isinstance(op, Conv) else ()
+        content = sha256(weight.tobytes()).digest()
+        alone = () if item.values is item.coded else item.names  # numbers that are rounded on their way
+        key = type(op), shape, weight.shape, content, item.unit, item.delay, item.values.shape, item.signed, alone
+        first = found.get(key)
+        if first is None:
+            found[key] = item
+            continue
+        total = first.values.astype(np.uint16) + item.values
+        found[key] = replace(
+            first, names=(*first.names, *item.names), most=first.most + item.most, values=total, coded=total
+        )
+    return list(found.values())
 
 
 def _coding(run: _Run) -> dict[str, Signal]:
@@ -254,7 +275,7 @@ def unchanged(graph: Graph, target: Target, steps: int) -> tuple[Layer, ...]:
                 _, least, most = grid(source.signal if isinstance(source, Input) else Spike())
                 nothing = np.zeros((0, steps))
                 synapse = synapse_of(graph, one)
-                incoming.append(Incoming(one.synapse, synapse, 1.0, most, least < 0, nothing, nothing, one.delay))
+                incoming.append(Incoming((one.synapse,), synapse, 1.0, most, least < 0, nothing, nothing, one.delay))
         threshold = int(real(op.threshold).max()) if isinstance(op, Neuron) else target.threshold.most
         bias = op.bias if isinstance(op.bias, FixedPoint) else FixedPoint.number(0)
         made = _layer(name, op, incoming, Candidate(1.0, threshold, bias, 0.0), target, steps)

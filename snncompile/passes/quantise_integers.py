@@ -17,10 +17,10 @@ from snncompile.target import Target
 @dataclass(frozen=True)
 class Incoming:
     """One synapse op into a population: what its source sends on calibration data, in reals and as the machine gets
-    it.
+    it. Where several have equal weights (the terms of a sum that one kernel reads), what arrives is their sum.
     """
 
-    name: str
+    names: tuple[str, ...]
     synapse: Synapse
     unit: float  # what 1 of the source's integers is worth
     most: int  # the largest magnitude of those integers

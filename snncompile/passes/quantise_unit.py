@@ -31,6 +31,7 @@ ROOM = 1.25  # the potential's range exceeds what calibration saw by this factor
 ENOUGH = 0.01  # an error in the potential for which a read-out needs no more neurons
 WORTH = 0.9  # what is left of the error where twice as many neurons are worth it
 MOST_ADDENDS = 64
+MOST_NUMBERS = 1 << 24  # of a matrix with a row for each neuron of a read-out
 
 
 def choose_unit(name: str, seen: Seen, target: Target, potential: Array, *, addends: bool = False) -> Candidate:
@@ -222,8 +223,9 @@ def most_addends(incoming: list[Incoming]) -> int:
     """
     if not all(isinstance(item.synapse, Dense) for item in incoming):
         return 1
-    channels = min([MOST_ADDENDS, *(item.values.shape[2] for item in incoming)])
-    return int(2 ** (channels.bit_length() - 1))
+    channels = [item.values.shape[2] for item in incoming]
+    room = [MOST_NUMBERS // item.real_weight.size for item in incoming]
+    return int(2 ** (max(1, min([MOST_ADDENDS, *channels, *room])).bit_length() - 1))
 
 
 def addend_of(item: Incoming, addends: int) -> Array:

@@ -109,7 +109,7 @@ class Seen:
 
 def _gives(item: Incoming) -> Shape:
     """The shape of what a synapse op gives."""
-    return shape_of(item.name, item.synapse, item.values.shape[2:])
+    return shape_of(item.names[0], item.synapse, item.values.shape[2:])
 
 
 class View:

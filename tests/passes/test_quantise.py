@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -359,3 +360,30 @@ def test_ties_of_a_network_of_integers_are_kept(fires: Literal[">", ">="]) -> No
     found = integer.run(done.graph, encoded(done.graph, {"x": x}), LOIHI)
     np.testing.assert_array_equal(found.spikes["n"], exact.spikes["n"])
     assert exact.spikes["n"][ties].all() == (fires == ">=")
+
+
+def test_the_terms_of_a_sum_that_one_kernel_reads_are_rounded_as_one() -> None:
+    """Two populations through equal weights: the same integers, a worst case of both, the spikes of both together."""
+    random = np.random.default_rng(9)
+    weight = random.normal(size=(5, 12)) / 3
+    nodes: dict[str, Op] = {"n": Neuron((5,), beta=0.5), "out": Output()}
+    edges = [Edge("n", "out")]
+    for term in ("a", "b"):
+        nodes |= {
+            f"x_{term}": Input((12,), Spike()),
+            f"in_{term}": Dense(np.eye(12)),
+            term: Neuron((12,), threshold=0.5),
+        }
+        nodes[f"w_{term}"] = Dense(weight)
+        names = [f"x_{term}", f"in_{term}", term, f"w_{term}", "n"]
+        edges += [Edge(one, other) for one, other in pairwise(names)]
+    graph = Graph(nodes, edges)
+    stimulus = {f"x_{term}": random.integers(0, 2, (8, 6, 12)) for term in ("a", "b")}
+    done = quantise(graph, LOIHI, stimulus)
+    np.testing.assert_array_equal(weights(done, "w_a"), weights(done, "w_b"))
+    one = next(layer for layer in done.layers if layer.name == "n")
+    whole = weights(done, "w_a")
+    assert one.current.worst == 2 * max(np.maximum(whole, 0).sum(axis=1).max(), np.maximum(-whole, 0).sum(axis=1).max())
+    exact = reference.run(graph, stimulus).spikes
+    forced = integer.run(done.graph, encoded(done.graph, stimulus), LOIHI, forced=exact).spikes
+    assert one.wrong == int((forced["n"] != exact["n"]).sum())

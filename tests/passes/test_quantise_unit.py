@@ -25,7 +25,7 @@ LOIHI = Target.load("loihi")
 
 def incoming(synapse: Synapse, shape: tuple[int, ...]) -> Incoming:
     values = NUMBERS.random((2, 3, *shape)) < 0.3
-    return Incoming("w", synapse, 1.0, 1, False, values, values, 1)
+    return Incoming(("w",), synapse, 1.0, 1, False, values, values, 1)
 
 
 @pytest.mark.parametrize(
