@@ -26,7 +26,7 @@ import numpy as np
 from snncompile.errors import GraphError, InternalError, LoweringError
 from snncompile.ir.check import Level, check
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Norm, real
+from snncompile.ir.ops import Input, Norm, Readout, real
 from snncompile.ir.signals import Analog, Fixed, grid
 from snncompile.ir.store import Program
 from snncompile.ir.text import to_text
@@ -37,6 +37,7 @@ from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
 from snncompile.passes.place import place
 from snncompile.passes.quantise import Layer, encode, quantise, unchanged
+from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -95,10 +96,12 @@ def compile_graph(
     log: Callable[[str], None] = lambda line: None,
     *,
     per_channel: bool = False,
+    addends: bool = True,
 ) -> Compiled:
     """Lower a ``read`` graph to a target; ``calibration``: input name -> reals [samples, steps, *shape].
 
     ``steps``, the length of a sample, is that of the calibration data. ``per_channel``: scales for ranges of channels.
+    ``addends``: read-outs may have several neurons a number, whose sum is made outside the machine.
     Raises ``LoweringError`` and its kin.
     """
     levels: dict[Level, Graph] = {"read": graph}
@@ -108,10 +111,25 @@ def compile_graph(
     legal = passed.graph
     notes += tuple(f"legalise: {note}" for note in passed.notes)
     place(legal, target)  # what cannot fit is said now: finding its integers may take long
-    quantised = quantise(legal, target, calibration)
+    quantised = quantise(legal, target, calibration, addends=addends)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
+    notes += tuple(f"quantise: {_told_of(layer, levels)}" for layer in quantised.layers if layer.addends > 1)
+    if compared := sum(layer.compared for layer in quantised.layers):
+        wrong, otherwise = (sum(getattr(layer, key) for layer in quantised.layers) for key in ("wrong", "otherwise"))
+        log(f"fixed: {wrong:,} of {compared:,} spikes differ layer by layer ({otherwise:,} by the potential's scales)")
     return _onto_cores(levels, target, quantised.layers, notes, next(iter(calibration.values())).shape[1], log)
+
+
+def _told_of(layer: Layer, levels: Mapping[Level, Graph]) -> str:
+    """How the numbers of a read-out are read off its neurons."""
+    op = levels["fixed"].nodes[layer.name]
+    assert isinstance(op, Readout)
+    numbers = op.shape[0] // op.addends
+    return (
+        f"{layer.name}: each of its {numbers} numbers is the sum of {op.addends} neurons, made outside the machine: of"
+        f" neurons c, c + {numbers}, ...; one neuron has no room for such fine weights"
+    )
 
 
 def compile_integers(
@@ -148,22 +166,31 @@ def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
     return {name: encode(op.signal, stimulus[name]) for name, op in inputs.items()}
 
 
-def shown(graph: Graph, x: Array, steps: int) -> dict[str, Array]:
-    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus.
+def shown(graph: Graph, x: Given, steps: int) -> dict[str, Array]:
+    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus; for a graph
+    of several inputs either of them for each.
 
-    Raises ``GraphError`` where ``x`` is neither, where the graph has more than one input, or where values are not what
-    the input declares.
+    Raises ``GraphError`` where ``x`` is neither, where the graph has other inputs, or where values are not what an
+    input declares.
     """
     inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
-    if len(inputs) != 1:
-        raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
-    ((name, shape),) = inputs.items()
-    if x.shape[1:] not in (shape, (steps, *shape)):
-        raise GraphError(
-            f"data of shape {list(x.shape)} fit neither images {list(shape)} nor frames {[steps, *shape]}", where=name
-        )
+    if not isinstance(x, Inputs):
+        if len(inputs) != 1:
+            raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
+        x = Inputs(dict.fromkeys(inputs, x))
+    if set(x.arrays) != set(inputs):
+        raise GraphError(f"data for {sorted(x.arrays)}, inputs are {sorted(inputs)}", where="stimulus")
+    return {name: _at_every_step(graph, name, x.arrays[name], steps) for name in inputs}
+
+
+def _at_every_step(graph: Graph, name: str, x: Array, steps: int) -> Array:
+    op = graph.nodes[name]
+    assert isinstance(op, Input)
+    if x.shape[1:] not in (op.shape, (steps, *op.shape)):
+        what = f"images {list(op.shape)} nor frames {[steps, *op.shape]}"
+        raise GraphError(f"data of shape {list(x.shape)} fit neither {what}", where=name)
     _admitted(graph, name, x)
-    return {name: x if x.shape[1:] != shape else np.broadcast_to(x[:, None], (len(x), steps, *shape))}
+    return x if x.shape[1:] != op.shape else np.broadcast_to(x[:, None], (len(x), steps, *op.shape))
 
 
 def _admitted(graph: Graph, name: str, x: Array) -> None:

@@ -134,6 +134,7 @@ class Plan:
             match op:
                 case Dense() | Conv():
                     fan_out = self.own[name] = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
+                    fan_out[0] //= self.addends(name)  # only one of the neurons of a number reads each source
                 case Pool():
                     fan_out = before(op, ones, arriving_shape(graph, self.extent, name))
                 case _:
@@ -141,6 +142,11 @@ class Plan:
             self.synapses[name] = int(fan_out[0].sum())
             self.ways[name] = tuple(ways(graph, self.extent, name, fan_out))
         self.roles = dict(_roles(self))
+
+    def addends(self, name: str) -> int:
+        """How many neurons a number has in the read-out behind weights; 1 elsewhere."""
+        behind = [self.graph.nodes[edge.target] for edge in self.graph.out_of(name)]
+        return max((op.addends for op in behind if isinstance(op, Readout)), default=1)
 
     def sizes(self, name: str) -> tuple[int, int, int, bool]:
         """Elements that a node sends, its taps (synapses as if there were no borders), its stored parameters, and
@@ -150,7 +156,8 @@ class Plan:
         if not isinstance(op, Dense | Conv):
             return size, 0, 0, False
         biases = 0 if op.bias is None else real(op.bias).size
-        return size, size * prod(op.weight.shape[1:]), prod(op.weight.shape) + biases, biases > 0
+        stored, addends = prod(op.weight.shape), self.addends(name)
+        return size, size * prod(op.weight.shape[1:]) // addends, stored // addends + biases, biases > 0
 
     def through(self, pool: str) -> Iterator[Way]:
         """The ways from a source over this pool to a population, without weights."""

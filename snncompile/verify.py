@@ -34,6 +34,7 @@ from snncompile.run import integer, parts, reference
 from snncompile.run.bounds import FLOAT32, FLOAT64, bounds
 from snncompile.run.cpu import Simulator
 from snncompile.run.parts import after_reset
+from snncompile.run.stimulus import Given
 from snncompile.run.trace import Array, Trace, first_divergence
 from snncompile.rungs import Rung, differing, drifted_apart, explain, from_rest
 
@@ -48,7 +49,7 @@ class Ladder:
     """
 
     def __init__(
-        self, compiled: Compiled, x: Array | Mapping[str, Array], labels: Array | None, trained: Trace | None
+        self, compiled: Compiled, x: Given | Mapping[str, Array], labels: Array | None, trained: Trace | None
     ) -> None:
         self.compiled, self.labels, self.trained = compiled, labels, trained
         given = x if isinstance(x, Mapping) else shown(compiled.levels["read"], x, compiled.steps)
@@ -110,8 +111,10 @@ class Ladder:
         return self._merged(self._fixed_parts)
 
     def _merged(self, trace: Trace) -> Trace:
-        """A trace of a level below ``folded``, populations that were split for the machine in one piece."""
-        return parts.merged(self.compiled.levels["placed"], trace)
+        """A trace of a level below ``folded``, populations that were split for the machine in one piece; every neuron
+        of a read-out is compared, not the sums that they are the addends of.
+        """
+        return parts.merged(self.compiled.levels["placed"], trace, sums=False)
 
     def read(self) -> Rung:
         """Rung 1: the graph against torch."""
@@ -206,7 +209,7 @@ class Ladder:
 
     def _accuracy(self, trace: Trace) -> float:
         assert self.labels is not None
-        return float(np.mean(answers(self.compiled.levels["read"], trace) == self.labels))
+        return float(np.mean(answers(self.compiled.levels["fixed"], trace) == self.labels))
 
     def timed(self) -> Rung:
         """Rung 4: phases and delays against logical time, as one stream of samples where the program allows streams."""
@@ -274,8 +277,18 @@ class Ladder:
 
 def answers(graph: Graph, trace: Trace) -> Array:
     """The class of every sample: the largest sum of the (only) read-out at its last step."""
-    (name,) = graph.names(Readout)
-    return np.asarray(trace.potentials[name][:, -1].reshape(trace.samples, -1).argmax(axis=1))
+    (found,) = all_answers(graph, trace).values()
+    return found
+
+
+def all_answers(graph: Graph, trace: Trace) -> dict[str, Array]:
+    """``answers`` of every read-out, by its name."""
+    found = {}
+    for name in graph.names(Readout):
+        op = graph.nodes[name]
+        assert isinstance(op, Readout)
+        found[name] = np.asarray(op.summed(trace.potentials[name][:, -1]).reshape(trace.samples, -1).argmax(axis=1))
+    return found
 
 
 def run_on_lava(

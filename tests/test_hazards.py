@@ -34,7 +34,7 @@ from snncompile.ir.store import Program, save
 from snncompile.passes.balance import balance, streams
 from snncompile.passes.legalise import legalise
 from snncompile.passes.place import place
-from snncompile.passes.quantise_unit import fixed_bias
+from snncompile.passes.quantise_integers import fixed_bias
 from snncompile.run import integer, parts
 from snncompile.run.parts import after_reset
 from snncompile.target import Target

@@ -37,7 +37,8 @@ def export(graph: Graph, path: Path, steps: int) -> str | None:
 
     The file holds per layer ``type``, ``shape``, ``weight`` (float32 of even integers), ``bias`` (weight units) and the
     neurons: ``iDecay`` = 4096 alpha, ``vDecay`` = 4096 beta, ``vThMant``. A read-out is a layer of neurons that never
-    fire, read by their potential. ``steps`` is the length of a sample.
+    fire, read by their potential; ``addends`` says of how many of them each answer is the sum (netx does not read it).
+    ``steps`` is the length of a sample.
     """
     import h5py
 
@@ -65,6 +66,10 @@ def loading(graph: Graph, steps: int) -> str:
     _, least, most = grid(first.signal)
     graded = "" if (least, most) == (0, 1) else f", input_message_bits={most.bit_length() + 1}"
     each = "" if streams(graph) else ", a new one for every sample"
+    for op in graph.nodes.values():
+        if isinstance(op, Readout) and op.addends > 1:
+            each += f"; each of the {op.shape[0] // op.addends} answers is a sum of {op.addends} outputs"
+            each += f", {op.shape[0] // op.addends} apart"
     return f'netx.hdf5.Network(net_config="network.net", reset_interval={steps}, reset_offset=1{graded})' + each
 
 
@@ -185,6 +190,7 @@ def _dense(connection: Connection, dense: Dense, target: Neuron | Readout, again
         **({} if again is None else {"weight_rec": heard.astype(np.float32)}),
         **_bias(connection.target, target, per_channel=False),
         **_neuron(connection.target, target),
+        **({"addends": target.addends} if isinstance(target, Readout) and target.addends > 1 else {}),
     }
 
 

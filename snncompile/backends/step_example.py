@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from snncompile.backends.step_graph import Port, StateOf, StepGraph
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input
+from snncompile.ir.ops import Input, Readout
 from snncompile.ir.signals import Analog, grid
 from snncompile.ir.store import Program
 from snncompile.run.integer import IntegerGraph
@@ -57,8 +57,10 @@ class History:
         if port.what in ("spikes", "potentials"):
             kept = self.spikes if port.what == "spikes" else self.potentials
             return kept[port.of][m]
-        arriving = [self.sent(edge.source, m - edge.delay) for edge in self.graph.into(port.of)]
-        return np.asarray(sum(arriving)).astype(port.dtype)
+        edges = self.graph.into(port.of)
+        total = np.asarray(sum(self.sent(edge.source, m - edge.delay) for edge in edges))
+        source = self.graph.nodes[edges[0].source]
+        return (source.summed(total) if isinstance(source, Readout) else total).astype(port.dtype)
 
 
 def history(graph: Graph, stimulus: Mapping[str, Array], target: Target) -> History:

@@ -170,6 +170,10 @@ class _Lowering:
     def _observe(self, name: str) -> None:
         """What an output reads: the tensors of populations as they are, anything else under the output's name."""
         edges = self.graph.into(name)
+        source = self.graph.nodes[edges[0].source] if len(edges) == 1 else None
+        if isinstance(source, Readout) and source.addends > 1 and not edges[0].delay:
+            self._observe_sums(name, source, self.values[edges[0].source])
+            return
         seen = [port for port in self.made.hidden if len(edges) == 1 and port.of == edges[0].source]
         if seen and not edges[0].delay:
             port = seen[0]  # spikes, or the sum of a read-out
@@ -178,3 +182,12 @@ class _Lowering:
             port = Port(self.write.add("Identity", [value.name], name), value.dtype, value.shape, of=name, what="value")
         if port not in self.made.outputs:
             self.made.outputs.append(port)
+
+    def _observe_sums(self, name: str, op: Readout, value: Value) -> None:
+        """The numbers of a read-out that has several neurons for each."""
+        write, shape = self.write, (op.shape[0] // op.addends, *op.shape[1:])
+        apart = write.constant(np.array([0, op.addends, *shape], dtype=np.int64))  # 0: the batch, as it is
+        split = write.add("Reshape", [value.name, apart], f"{name}.addends")
+        first = write.constant(np.array([1], dtype=np.int64))
+        total = write.add("ReduceSum", [split, first], name, keepdims=0)
+        self.made.outputs.append(Port(total, value.dtype, shape, of=name, what="value"))

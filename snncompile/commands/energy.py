@@ -27,6 +27,7 @@ from snncompile.ir.ops import Readout
 from snncompile.report.energy_report import to_json, to_text
 from snncompile.run import reference
 from snncompile.run.cpu import Simulator
+from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 from snncompile.train.progress import Progress
@@ -43,7 +44,7 @@ class Counted:
     steps: int
     level: str
     ann: list[dict[str, Any]] | int | None
-    record: Callable[[Array], Trace] | None = None
+    record: Callable[[Given], Trace] | None = None
     """Who runs it where no interpreter of ours does: torch."""
 
 
@@ -118,14 +119,17 @@ def answers_by_steps(graph: Graph, trace: Trace) -> Array:
     The largest accumulator of the only read-out: what it is divided by is the same for all classes.
     """
     (name,) = graph.names(Readout)
-    values = trace.potentials[name]
+    op = graph.nodes[name]
+    assert isinstance(op, Readout)
+    values = op.summed(trace.potentials[name])
     return np.asarray(values.reshape(*values.shape[:2], -1).argmax(axis=2))
 
 
 def data_digest(data: Data) -> str:
     """SHA-256 of the inputs as the network sees them, and of their labels."""
     content = hashlib.sha256()
-    arrays: Mapping[str, Array | None] = {"x": data.x, "labels": data.labels}
+    given = data.x.arrays if isinstance(data.x, Inputs) else {"x": data.x}
+    arrays: Mapping[str, Array | None] = {**given, "labels": data.labels}
     for key, array in arrays.items():
         if array is not None:
             content.update(f"{key} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())

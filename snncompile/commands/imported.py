@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snncompile.commands.console import Log
+from snncompile.commands.several import frame_steps, load_several
 from snncompile.errors import GraphError, NotRepresentable, ReadError
 from snncompile.frontends.net import read
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input
 from snncompile.ir.store import Program
-from snncompile.run.trace import Array, Trace
+from snncompile.run.stimulus import Array, Given, Inputs
+from snncompile.run.trace import Trace
 from snncompile.target import Target
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Data:
     """Inputs as the network sees them, with labels where there are any."""
 
     name: str
-    x: Array
+    x: Given
     labels: Array | None
     classes: tuple[str, ...]
 
@@ -82,12 +84,12 @@ class Imported:
     def data(self, spec: str, root: str | None) -> Data:
         """Data of the shape that the network takes; the steps of frames are the steps of a sample."""
         found = by_shape(self.graph, spec, root)
-        shape = next(op.shape for op in self.graph.nodes.values() if isinstance(op, Input))
-        if found.x.shape[1:] != shape:
-            self.steps = int(found.x.shape[1])
+        inputs = {name: op.shape for name, op in self.graph.nodes.items() if isinstance(op, Input)}
+        x = found.x if isinstance(found.x, Inputs) else Inputs(dict.fromkeys(inputs, found.x))
+        self.steps = frame_steps(x, inputs) or self.steps
         return found
 
-    def record(self, x: Array) -> Trace | None:
+    def record(self, x: Given) -> Trace | None:
         """Nothing: no training framework is behind it."""
         return None
 
@@ -112,13 +114,16 @@ class Imported:
 
 
 def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None) -> Data:
-    """Data for a graph of one input that no recipe describes: files, or data sets of its shape as they are."""
+    """Data for a graph that no recipe describes: files, or data sets of its shape as they are; for several inputs a
+    file with an array for each.
+    """
     from snncompile.train.data import load
 
-    inputs = [op for op in graph.nodes.values() if isinstance(op, Input)]
+    inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
     if len(inputs) != 1:
-        raise ReadError(f"the network has {len(inputs)} inputs, one array was given", where=spec)
-    found = load(spec, Path(root) if root else None, shape=inputs[0].shape, steps=steps)
+        return Data(spec, *load_several(spec, inputs, steps), ())
+    (shape,) = inputs.values()
+    found = load(spec, Path(root) if root else None, shape=shape, steps=steps)
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
     return Data(spec, found.x, found.y, found.classes)

@@ -20,7 +20,8 @@ from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program, load
 from snncompile.recipe import Recipe
-from snncompile.run.trace import Array, Trace
+from snncompile.run.stimulus import Given, Inputs
+from snncompile.run.trace import Trace
 from snncompile.target import Target
 
 if TYPE_CHECKING:
@@ -115,10 +116,11 @@ class Trained:
             raise ReadError("its sample is damaged", where=str(self.path), why=why, remedy=AGAIN)
         return Data(name, x, y, tuple(map(str, self.checkpoint.data["classes"])))
 
-    def record(self, x: Array) -> Trace:
-        """What torch does with ``x``."""
+    def record(self, x: Given) -> Trace:
+        """What torch does with ``x``; the network of a recipe has one input."""
         from snncompile.train.recording import record
 
+        assert not isinstance(x, Inputs)
         return record(self.checkpoint.network(), x)
 
     def lowered(self, options: argparse.Namespace, log: Log) -> Compiled:

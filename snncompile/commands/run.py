@@ -22,7 +22,7 @@ from snncompile.ir.store import load
 from snncompile.run.parts import merged
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.train.progress import Progress
-from snncompile.verify import answers
+from snncompile.verify import all_answers
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,14 +43,13 @@ def run(options: argparse.Namespace) -> int:
             f"no device software for {model.target.name}", where=options.bundle, remedy="use `snncompile simulate`"
         )
     spikes: Counter[str] = Counter()
-    found: list[Array] = []
+    found: list[dict[str, Array]] = []
     kept: list[Trace] = []
     meta: Mapping[str, Any] = {}
     for part in parts:
         meta = part.meta
         spikes.update({name: int(array.sum()) for name, array in part.spikes.items()})
-        if len(graph.names(Readout)) == 1:
-            found.append(answers(graph, part))
+        found.append(all_answers(graph, part))
         if options.trace:
             kept.append(part)
     if options.trace:
@@ -68,11 +67,14 @@ def run(options: argparse.Namespace) -> int:
         else f"Lava {meta.get('versions', {}).get('lava', '')}"
     )
     text = f"{len(data.x)} samples on {told}, {sum(spikes.values()):,} spikes"
-    if found:
-        classes = np.concatenate(found)
-        summary["answers"] = classes.tolist()
+    classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
+    if len(classes) > 1:
+        summary["answers"] = {name: each.tolist() for name, each in classes.items()}
+    elif classes:
+        (only,) = classes.values()
+        summary["answers"] = only.tolist()
         if data.labels is not None:
-            right = int(np.sum(classes == data.labels))
+            right = int(np.sum(only == data.labels))
             summary["accuracy"] = right / len(data.x)
             text += f", accuracy {right / len(data.x):.2%} ({right} of {len(data.x)})"
     result(options, text, summary)

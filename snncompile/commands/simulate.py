@@ -19,7 +19,7 @@ from snncompile.run.parts import merged, wholes
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
 from snncompile.train.progress import Progress
-from snncompile.verify import answers
+from snncompile.verify import all_answers
 
 BATCH = 128
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     }
     readouts, neurons = graph.names(Readout), wholes(graph) | others
     counts = dict.fromkeys(neurons, 0)
-    found: list[Array] = []
+    found: list[dict[str, Array]] = []
     kept: list[Trace] = []
     start = time.monotonic()
     with Progress(len(data.x)) as progress:
@@ -57,8 +57,7 @@ def run(options: argparse.Namespace) -> int:
             trace = merged(graph, simulator.run(stimulus, keep=None if options.trace else readouts))
             for name, spikes in trace.meta["spikes"].items():
                 counts[name] += spikes
-            if len(readouts) == 1:
-                found.append(answers(graph, trace))
+            found.append(all_answers(graph, trace))
             if options.trace:
                 kept.append(trace)
             if not options.quiet:
@@ -81,11 +80,14 @@ def run(options: argparse.Namespace) -> int:
         "spikes": counts,
         "rates": rates,
     }
-    if found:
-        classes = np.concatenate(found)
-        summary["answers"] = classes.tolist()
+    classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
+    if len(classes) > 1:
+        summary["answers"] = {name: each.tolist() for name, each in classes.items()}
+    elif classes:
+        (only,) = classes.values()
+        summary["answers"] = only.tolist()
         if data.labels is not None:
-            right = int(np.sum(classes == data.labels))
+            right = int(np.sum(only == data.labels))
             summary["accuracy"] = right / samples
             text += f"\naccuracy {right / samples:.2%} ({right} of {samples})"
     result(options, text, summary)

@@ -86,7 +86,7 @@ def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
         raise ReadError("holds another network", where=str(path), why=why, remedy="name its recipe")
     assert recipe.quantise is not None
     reals = {name: np.asarray(x, np.float64) for name, x in shown(model.graph, model.sample.x, model.steps).items()}
-    compiled = compile_graph(model.graph, Target.load(recipe.quantise.target), reals, log)
+    compiled = compile_graph(model.graph, Target.load(recipe.quantise.target), reals, log, addends=False)
     return Integers.of(compiled.levels["fixed"], compiled.target)
 
 

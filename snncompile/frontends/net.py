@@ -30,7 +30,7 @@ MOST_PACKED = 1100
 """Numbers that one stored byte can unpack to: the most that DEFLATE reaches is 1032 to 1."""
 
 _DATASETS = (
-    *("type", "shape", "weight", "weight_rec", "weight/real", "weight/imag", "bias", "delay", "messageBits"),
+    *("type", "shape", "weight", "weight_rec", "weight/real", "weight/imag", "bias", "delay", "messageBits", "addends"),
     *(
         "inFeatures",
         "outFeatures",

@@ -3,7 +3,8 @@
 LOIHI, CUBA    ``Neuron``: alpha = iDecay / 4096, beta = vDecay / 4096, threshold vThMant and bias in weight units
                (netx: du = iDecay - 1, dv = vDecay, bias_exp = 6)
 none           netx accumulates with du = -1 and dv = 4096; that, and a last layer that keeps all (iDecay 4096, vDecay
-               0, vThMant 131071), is ``Readout``: the same sums while they stay inside the machine's 24 bits
+               0, vThMant 131071), is ``Readout``: the same sums while they stay inside the machine's 24 bits;
+               ``addends``, which our export writes, says of how many neurons each number is the sum
 SDNN           ``SigmaDelta`` with 6 bits of state and 6 of a message (netx: spike_exp = state_exp = 6), so that 1 of
                threshold and bias is 4096; with ``sigma_output`` the sum alone. Input neurons encode what is given
 RF             ``Resonator``: the type says PHASE, or it is the Izhikevich form. netx turns sinDecay and cosDecay into a
@@ -52,7 +53,9 @@ def population(layer: Layer, shape: Shape, bias: Integers, *, last: bool = False
         case "LIF":
             neuron = _lif(layer, shape, bias)
             values = tuple(layer.integer(f"neuron/{key}", 0, LARGEST) for key in ("iDecay", "vDecay", "vThMant"))
-            return Readout(shape, "sum", FixedPoint(bias)) if last and values == (1 << DECAY, 0, NEVER) else neuron
+            if not last or values != (1 << DECAY, 0, NEVER):
+                return neuron
+            return Readout(shape, "sum", FixedPoint(bias), addends=_addends(layer, shape))
         case "SDNN" if layer.has("neuron/sigma_output"):
             if bias.any():
                 raise layer.lacks("biases of a sum that is read out", "netx has none there")
@@ -63,6 +66,13 @@ def population(layer: Layer, shape: Shape, bias: Integers, *, last: bool = False
             raise layer.fail("its neurons resonate, its weights are real", remedy="store weight/real and weight/imag")
         case _:
             return Readout(shape, "sum", FixedPoint(bias))
+
+
+def _addends(layer: Layer, shape: Shape) -> int:
+    addends = layer.integer("addends", 1, LARGEST, default=1)
+    if shape[0] % addends:
+        raise layer.fail(f"{shape[0]} neurons are no {addends} for each number")
+    return addends
 
 
 def encoder(layer: Layer, shape: Shape, offset: int) -> tuple[FixedPoint, Stateful]:

@@ -60,6 +60,13 @@ def _params(op: Op) -> Iterator[tuple[str, Param]]:
             yield item.name, value
 
 
+def addends_make_numbers(graph: Graph, _: Target | None) -> Iterator[str]:
+    """The neurons of a read-out are as many for each of its numbers."""
+    for name, op in graph.nodes.items():
+        if isinstance(op, Readout) and (op.addends < 1 or not op.shape or op.shape[0] % op.addends):
+            yield f"{graph.label(name)}: {list(op.shape)} neurons are no {op.addends} for each number"
+
+
 def it_has_ends(graph: Graph, _: Target | None) -> Iterator[str]:
     """There is an input or a population to start from, and an output to read."""
     if not graph.names(Input, Neuron):
@@ -229,7 +236,7 @@ def _sheet(target: Target | None) -> Target:
 
 
 RULES: dict[Level, tuple[Rule, ...]] = {
-    "read": (it_has_ends, shapes_agree, parameters_are_finite),
+    "read": (it_has_ends, shapes_agree, parameters_are_finite, addends_make_numbers),
     "folded": (norms_are_folded, means_are_sums, neurons_are_canonical),
     "fixed": (parameters_are_integers, parts_make_wholes, synapses_are_single, weights_fit, neurons_fit),
     "timed": (delays_fit, phases_agree),

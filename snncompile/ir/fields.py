@@ -105,9 +105,17 @@ def _value(item: Field[Any], value: Any, find: Find) -> Any:
         return tuple(ops.Slice(*map(int, entry)) for entry in value)
     if isinstance(value, list | tuple):
         return tuple(int(entry) for entry in value)
+    if item.name == "addends":
+        return _count(value)
     choices = re.findall(r"'([^']*)'|\"([^\"]*)\"", str(item.type)) if "Literal" in str(item.type) else []
     if choices and value not in {one or other for one, other in choices}:
         raise ValueError(f"{item.name}={value!r} is none of {item.type}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is no number of addends")
     return value
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from snncompile.fixed import FixedPoint, Reals
 from snncompile.ir.signals import Analog, Signal
@@ -219,7 +220,9 @@ class Readout:
     """The non-spiking output of the papers: ``a[t] = decay a[t-1] + x[t] + bias``, read at the last step of a sample.
 
     ``sum``: a[T-1]; ``mean``: a[T-1] / T; ``weighted``: a[T-1] / sum of the weights decay^(T-1-t); ``last``: x[T-1] +
-    bias (decay = 0). ``decay`` is 1 for sum and mean. ``unit``, ``phase`` and ``cores`` as in ``Neuron``.
+    bias (decay = 0). ``decay`` is 1 for sum and mean. ``unit``, ``phase`` and ``cores`` as in ``Neuron``. Where
+    ``addends`` is n, the first axis holds n neurons for each number, and the number is their sum: number c is read off
+    neurons c, c + N, ..., c + (n - 1) N of n N; the sum is made outside the machine.
     """
 
     shape: Shape
@@ -229,9 +232,18 @@ class Readout:
     unit: float = 1.0
     phase: int = 0
     cores: tuple[Slice, ...] = ()
+    addends: int = 1
 
     def __post_init__(self) -> None:
         _freeze(self)
+
+    def summed(self, accumulated: NDArray[Any]) -> NDArray[Any]:
+        """The numbers that neurons [..., *shape] stand for: the sums of their addends. Numbers stay as they are."""
+        if self.addends == 1 or accumulated.shape[accumulated.ndim - len(self.shape) :] != self.shape:
+            return accumulated
+        *before, neurons = accumulated.shape[: accumulated.ndim - len(self.shape) + 1]
+        apart = accumulated.reshape(*before, self.addends, neurons // self.addends, *self.shape[1:])
+        return np.asarray(apart.sum(axis=len(before)))
 
     def final(self, accumulated: Reals, steps: int) -> Reals:
         """The network's answer from the accumulator of the last step."""

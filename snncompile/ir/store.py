@@ -93,7 +93,16 @@ def save(program: Program, folder: Path) -> None:
     plain, large = to_json(program)
     (folder / "program.json").write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     with (folder / "arrays.npz").open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **large)
+        np.savez_compressed(file, allow_pickle=False, **{key: _narrow(array) for key, array in large.items()})
+
+
+def _narrow(array: Array) -> Array:
+    """Integers in the narrowest signed type that holds them: a file of weights packs four times faster."""
+    if array.dtype.kind != "i" or not array.size:
+        return array
+    least, most = int(array.min()), int(array.max())
+    types = (np.int8, np.int16, np.int32)
+    return array.astype(next((t for t in types if np.iinfo(t).min <= least and most <= np.iinfo(t).max), np.int64))
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

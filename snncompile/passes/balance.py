@@ -141,7 +141,7 @@ class _Holding:
                 told = f"{source} holds for {span} what the machine cannot delay, for {relayed} neurons and words"
                 told += f"; a matrix would add {unrolled}" if isinstance(op, Conv) else ""
             self.notes.append(f"{connection.synapse}: {told}")
-        self.edges.append(Edge(source, connection.synapse, total))
+        self.edges.append(Edge(source, connection.edges[0].target, total))  # the synapse, or a view in front of it
         self.edges += [Edge(edge.source, edge.target) for edge in rest]
 
     def _holds(self, extra: int, most: int) -> list[int]:

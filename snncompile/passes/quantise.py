@@ -5,16 +5,21 @@ For a population with threshold theta, weights W and bias b, one ``unit`` (what 
     W' = step round(W q / (unit step)), clipped to the sheet's range        q: what 1 of the source is worth
     threshold' = theta / unit, bias' = b / unit as mantissa 2^exponent, decays as mantissa / 2^bits
 
-The unit is chosen by the error it makes in the potential on calibration data, with the inputs and resets of the
-unquantised network (teacher forcing), so that clipping a few large weights can win over coarse steps for all. Units
-for which a current could leave the machine's range are no candidates; the worst case over all inputs decides that,
-not the data.
+The unit is chosen by its spikes: the fewest that differ on calibration data, with the inputs and resets of the
+unquantised network (teacher forcing), and where several have as few, by the error in the potential. So clipping a few
+large weights can win over coarse steps for all. A read-out has no spikes, its error alone decides. Units for which a
+current could leave the machine's range are no candidates; the worst case over all inputs decides that, not the data.
+
+A read-out adds over a whole sample, so a wide one has room for few levels of its weights. Where that costs more than a
+little, each of its numbers becomes the sum of several neurons (``Readout.addends``), each of which reads some channels
+of every source; the sum is made outside the machine, and is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import numpy as np
 
@@ -22,17 +27,17 @@ from snncompile.errors import NotRepresentable
 from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
 from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Readout, Reset, Scale, Synapse, To, real
+from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, real
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike, grid
-from snncompile.passes.quantise_unit import (
+from snncompile.passes.quantise_integers import (
     Candidate,
     Incoming,
-    choose_unit,
     integer_decays,
-    integer_potential,
+    integer_population,
     integer_weights,
-    worst_sum,
 )
+from snncompile.passes.quantise_unit import addend_of, choose_unit, worst_addend
+from snncompile.passes.quantise_view import Seen
 from snncompile.run import reference
 from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
@@ -53,8 +58,11 @@ class Range:
 
 @dataclass(frozen=True)
 class Layer:
-    """What quantisation did to one population. ``error``: root mean square in the potential, in thresholds;
-    ``decay``: the larger error of alpha and beta.
+    """What quantisation did to one population, on calibration data.
+
+    ``error``: root mean square in the potential, in thresholds; ``decay``: the larger error of alpha and beta;
+    ``wrong`` of ``compared`` spikes differ from the unquantised network's, given its inputs and resets, and
+    ``otherwise`` would with the scale of the least ``error``; ``addends``: neurons for each number of a read-out.
     """
 
     name: str
@@ -66,6 +74,10 @@ class Layer:
     current: Range
     potential: Range
     decay: float = 0.0
+    wrong: int = 0
+    compared: int = 0
+    otherwise: int = 0
+    addends: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,13 @@ class Quantised:
     layers: tuple[Layer, ...]
 
 
-def quantise(graph: Graph, target: Target, calibration: Mapping[str, Array]) -> Quantised:
-    """Quantise a legal graph; ``calibration``: input name -> reals [samples, steps, *shape].
+def quantise(graph: Graph, target: Target, calibration: Mapping[str, Array], *, addends: bool = False) -> Quantised:
+    """Quantise a legal graph; ``calibration``: input name -> reals [samples, steps, *shape]. ``addends``: read-outs may
+    have several neurons a number.
 
     Raises ``NotRepresentable`` where no unit keeps a population inside the machine's widths.
     """
-    run = _Run(graph, target, calibration, reference.run(graph, calibration))
+    run = _Run(graph, target, calibration, reference.run(graph, calibration), addends)
     coded = _coding(run)
     changed: dict[str, Op] = {}
     for name, signal in coded.items():
@@ -94,8 +107,8 @@ def quantise(graph: Graph, target: Target, calibration: Mapping[str, Array]) -> 
         assert isinstance(population, Neuron | Readout)
         incoming, best = run.choose(name, coded)
         for item in incoming:
-            changed[item.name] = _integer_synapse(item, best.unit, target)
-        changed[name] = _integer_population(name, population, best, target)
+            changed.update(dict.fromkeys(item.names, _integer_synapse(item, best, target)))
+        changed[name] = _in_addends(integer_population(name, population, best, target), best.addends)
         layers.append(_layer(name, population, incoming, best, target, run.steps))
     return Quantised(graph.edit(changed), tuple(layers))
 
@@ -108,6 +121,7 @@ class _Run:
     target: Target
     calibration: Mapping[str, Array]
     trace: Trace
+    addends: bool = False
 
     @property
     def steps(self) -> int:
@@ -117,30 +131,52 @@ class _Run:
         """What arrives at a population, and its unit."""
         population = self.graph.nodes[name]
         assert isinstance(population, Neuron | Readout)
-        incoming = [self._incoming(one, coded) for one in connections(self.graph) if one.target == name]
+        incoming = _joined([self._incoming(one, coded) for one in connections(self.graph) if one.target == name])
         spikes, potentials = self.trace.spikes.get(name), self.trace.potentials[name]
-        return incoming, choose_unit(name, population, incoming, self.target, potentials, spikes, self.steps)
+        seen = Seen(population, incoming, spikes, len(potentials), self.steps)
+        return incoming, choose_unit(name, seen, self.target, potentials, addends=self.addends)
 
     def _incoming(self, connection: Connection, coded: Mapping[str, Signal]) -> Incoming:
         signal = coded.get(connection.source, Spike())
         unit, least, most = grid(signal)
         if connection.source in coded:
             values = self.calibration[connection.source]
+            exact = encode(signal, values)
         else:
-            values = self.trace.spikes[connection.source].astype(np.float64)
-        exact = encode(signal, values).astype(np.float64)
+            values = exact = self.trace.spikes[connection.source]
         synapse = synapse_of(self.graph, connection)
-        return Incoming(connection.synapse, synapse, unit, most, least < 0, values, exact, connection.delay)
+        return Incoming((connection.synapse,), synapse, unit, most, least < 0, values, exact, connection.delay)
+
+
+def _joined(incoming: list[Incoming]) -> list[Incoming]:
+    """Connections with equal weights as one that delivers the sum of what their sources send."""
+    found: dict[tuple[object, ...], Incoming] = {}
+    for item in incoming:
+        op, weight = item.synapse, item.real_weight
+        shape = (op.stride, op.padding, op.dilation, op.groups) if isinstance(op, Conv) else ()
+        content = sha256(weight.tobytes()).digest()
+        alone = () if item.values is item.coded else item.names  # numbers that are rounded on their way
+        key = type(op), shape, weight.shape, content, item.unit, item.delay, item.values.shape, item.signed, alone
+        first = found.get(key)
+        if first is None:
+            found[key] = item
+            continue
+        total = first.values.astype(np.uint16) + item.values
+        found[key] = replace(
+            first, names=(*first.names, *item.names), most=first.most + item.most, values=total, coded=total
+        )
+    return list(found.values())
 
 
 def _coding(run: _Run) -> dict[str, Signal]:
-    """How the inputs reach the machine: the width that costs the populations that read them the least error.
+    """How the inputs reach the machine: the width that costs the populations that read them the fewest spikes, then
+    the least error.
 
     A finer input leaves the weights less room in the sums, so the widest is not the best.
     """
     inputs = run.graph.names(Input)
     readers = sorted({one.target for one in connections(run.graph) if one.source in inputs})
-    best: tuple[float, dict[str, Signal]] | None = None
+    best: tuple[tuple[int, float], dict[str, Signal]] | None = None
     tried: list[dict[str, Signal]] = []
     refused: NotRepresentable | None = None
     for bits in range(run.target.spike.input_bits, 1, -1):
@@ -149,13 +185,14 @@ def _coding(run: _Run) -> dict[str, Signal]:
             continue
         tried.append(coded)
         try:
-            error = sum(run.choose(name, coded)[1].error ** 2 for name in readers)
+            chosen = [run.choose(name, coded)[1] for name in readers]
         except NotRepresentable as reason:
             refused = refused or reason
             continue
-        if best is None or error < best[0]:
-            best = error, coded
-        elif error > 4 * best[0]:
+        lost = sum(one.wrong for one in chosen), sum(one.error**2 for one in chosen)
+        if best is None or lost < best[0]:
+            best = lost, coded
+        elif lost[1] > 4 * best[0][1]:
             break  # twice the best error, and coarser from here on
     if best is None:
         if refused is not None:
@@ -198,8 +235,12 @@ def _exact_levels(values: Reals, most: int) -> int:
     return most
 
 
-def _integer_synapse(item: Incoming, unit: float, target: Target) -> Synapse:
-    weight = FixedPoint(integer_weights(item, unit, target))
+def _integer_synapse(item: Incoming, best: Candidate, target: Target) -> Synapse:
+    values = integer_weights(item, best.unit, target)
+    if best.addends > 1:  # a row for each neuron, zeros where another neuron of the same number reads
+        own = addend_of(item, best.addends)
+        values = np.concatenate([np.where(own == index, values, 0.0) for index in range(best.addends)])
+    weight = FixedPoint(values.astype(np.int64))
     match item.synapse:
         case Dense():
             return Dense(weight)
@@ -209,33 +250,14 @@ def _integer_synapse(item: Incoming, unit: float, target: Target) -> Synapse:
             return Scale(weight)
 
 
-def _integer_population(name: str, op: Neuron | Readout, best: Candidate, target: Target) -> Neuron | Readout:
-    if isinstance(op, Readout):
-        return replace(op, bias=best.bias, unit=best.unit)
-    bits = target.decay.bits
-    alpha, beta = integer_decays(op, target)
-    if not 1 <= alpha <= 2**bits or not 0 <= beta < 2**bits:
-        raise NotRepresentable(
-            f"its decays {real(op.alpha)} and {real(op.beta)} have no form in {bits} bits",
-            where=f"{name} (Neuron)",
-            why=target.cite("decay.bits"),
-        )
-    return replace(
-        op,
-        alpha=FixedPoint.number(alpha, -bits),
-        beta=FixedPoint.number(beta, -bits),
-        threshold=FixedPoint.number(best.threshold),
-        bias=best.bias,
-        reset=_integer_reset(op.reset, best.unit, target),
-        initial=integer_potential(op.initial, best.unit, target),
-        unit=best.unit,
-    )
-
-
-def _integer_reset(reset: Reset, unit: float, target: Target) -> Reset:
-    if isinstance(reset, By):
-        return By(integer_potential(reset.amount, unit, target))
-    return To(integer_potential(reset.value, unit, target))
+def _in_addends(op: Neuron | Readout, addends: int) -> Neuron | Readout:
+    """A read-out with several neurons a number; the first of them has the bias."""
+    if addends == 1 or isinstance(op, Neuron):
+        return op
+    assert isinstance(op.bias, FixedPoint)
+    mantissa = np.zeros((addends * op.shape[0], *op.shape[1:]), dtype=np.int64)
+    mantissa[: op.shape[0]] = op.bias.mantissa
+    return replace(op, shape=mantissa.shape, bias=FixedPoint(mantissa, op.bias.exponent), addends=addends)
 
 
 def unchanged(graph: Graph, target: Target, steps: int) -> tuple[Layer, ...]:
@@ -253,7 +275,7 @@ def unchanged(graph: Graph, target: Target, steps: int) -> tuple[Layer, ...]:
                 _, least, most = grid(source.signal if isinstance(source, Input) else Spike())
                 nothing = np.zeros((0, steps))
                 synapse = synapse_of(graph, one)
-                incoming.append(Incoming(one.synapse, synapse, 1.0, most, least < 0, nothing, nothing, one.delay))
+                incoming.append(Incoming((one.synapse,), synapse, 1.0, most, least < 0, nothing, nothing, one.delay))
         threshold = int(real(op.threshold).max()) if isinstance(op, Neuron) else target.threshold.most
         bias = op.bias if isinstance(op.bias, FixedPoint) else FixedPoint.number(0)
         made = _layer(name, op, incoming, Candidate(1.0, threshold, bias, 0.0), target, steps)
@@ -265,11 +287,9 @@ def _layer(
     name: str, op: Neuron | Readout, incoming: list[Incoming], best: Candidate, target: Target, steps: int
 ) -> Layer:
     weights = [integer_weights(item, best.unit, target) for item in incoming]
-    clipped = sum(
-        int(np.sum(np.abs(real_weight) > max(-target.weight.least, target.weight.most) + target.weight.step / 2))
-        for real_weight in (item.real_weight * item.unit / best.unit for item in incoming)
-    )
-    arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
+    largest = max(-target.weight.least, target.weight.most) + target.weight.step / 2
+    clipped = sum(int(np.sum(np.abs(item.real_weight) * (item.unit / best.unit) > largest)) for item in incoming)
+    arriving = sum(worst_addend(item, weight, best.addends) for item, weight in zip(incoming, weights, strict=True))
     limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
     if isinstance(op, Readout):
         current, lasting, decay = arriving, float(steps), 0.0
@@ -293,4 +313,8 @@ def _layer(
         Range(float(limit), float(current)),
         Range(float(room), float(potential)),
         decay,
+        best.wrong,
+        best.compared,
+        best.otherwise,
+        best.addends,
     )

@@ -1,228 +1,260 @@
-"""The search for one population's unit: candidates, the error each makes in the potential, the widths it must keep."""
+"""The search for one population's unit: candidates, what each gets wrong, the widths it must keep."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import ceil, log2
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil, log2, prod
 
 import numpy as np
 
 from snncompile.errors import NotRepresentable
-from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
-from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Conv, Dense, Neuron, Param, Readout, Scale, Shape, Synapse, To, real
-from snncompile.run import linear
-from snncompile.run.reference import apply_linear
+from snncompile.fixed import FixedPoint, Reals, round_half_away
+from snncompile.ir.ops import By, Dense, Neuron, Readout, Scale, real
+from snncompile.passes.quantise_integers import (
+    Candidate,
+    Incoming,
+    fixed_bias,
+    integer_decays,
+    integer_weights,
+    worst_sum,
+)
+from snncompile.passes.quantise_view import Seen, View
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
 OCTAVE = (
     6  # units tried for each doubling, from four times "nothing clipped" (or what wide sums need) to an eighth of it
 )
-CANDIDATES = 7 * OCTAVE + 1  # the most for one population: a read-out, which tries sixteen times
-WORK = (
-    6e10  # multiplications spent on one population's search; where it would take more, fewer samples and rows are used
-)
 ON_GRID = 1e-6  # how far from a whole number of units a value may lie that is taken for one, in units
 ROOM = 1.25  # the potential's range exceeds what calibration saw by this factor
+ENOUGH = 0.01  # an error in the potential for which a read-out needs no more neurons
+WORTH = 0.9  # what is left of the error where twice as many neurons are worth it
+MOST_ADDENDS = 64
+MOST_NUMBERS = 1 << 24  # of a matrix with a row for each neuron of a read-out
 
 
-@dataclass(frozen=True)
-class Incoming:
-    """One synapse op into a population: what its source sends on calibration data, in reals and as the machine gets
-    it.
+def choose_unit(name: str, seen: Seen, target: Target, potential: Array, *, addends: bool = False) -> Candidate:
+    """The admissible unit of which the fewest spikes differ, and among those with the least error in the potential.
+
+    Every candidate is tried on a view of the calibration data that the search can afford; the best by spikes and the
+    best by the potential are then compared on all of them, so the choice never has more spikes wrong there than the
+    potential's would. ``addends`` lets a read-out have several neurons a number. Raises ``NotRepresentable`` where no
+    unit is admissible.
     """
-
-    name: str
-    synapse: Synapse
-    unit: float  # what 1 of the source's integers is worth
-    most: int  # the largest magnitude of those integers
-    signed: bool  # whether they may be negative
-    values: Array  # [samples, steps, *shape]
-    coded: Array  # the same as integers (float64)
-    delay: int
-
-    @property
-    def real_weight(self) -> Reals:
-        return real(self.synapse.factor if isinstance(self.synapse, Scale) else self.synapse.weight)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A unit with what follows from it, and its error in the potential (root mean square, in thresholds)."""
-
-    unit: float
-    threshold: int
-    bias: FixedPoint
-    error: float
-
-
-def choose_unit(
-    name: str,
-    op: Neuron | Readout,
-    incoming: list[Incoming],
-    target: Target,
-    potential: Array,
-    spikes: Array | None,
-    steps: int,
-) -> Candidate:
-    """The admissible unit with the least error. Raises ``NotRepresentable`` where none is admissible."""
-    part, rows = _samples(incoming, potential)
-    theta = float(np.max(np.abs(real(op.threshold)))) if isinstance(op, Neuron) else 0.0
-    norm = theta or float(np.std(potential[:part])) or 1.0
-    shape = (op.shape[0], rows[1] - rows[0], *op.shape[2:]) if rows else op.shape
-    seen = [_banded(item, rows, op.shape) if rows else item for item in incoming]
-    fired = None if spikes is None else _rows_of(spikes[:part], rows)
-    wanted = [_currents(item, item.real_weight, item.values[:part], shape) for item in seen]
-    best: Candidate | None = None
-    reason = ""
-    own = _own_units(op, incoming, target, theta)
-    for unit in [*own, *_units(op, incoming, target, theta)]:
-        weights = [integer_weights(item, unit, target) for item in incoming]
-        bias = fixed_bias(real(op.bias) / unit, target)
-        reason = _outside(op, incoming, weights, bias, unit, target, potential, steps)
-        if reason:
-            continue
-        error = np.zeros((1, 1, *shape))
-        for item, weight, exact in zip(seen, weights, wanted, strict=True):
-            own_rows = weight if weight.shape == item.real_weight.shape else integer_weights(item, unit, target)
-            currents = _currents(item, own_rows.astype(np.float64), item.coded[:part], shape)
-            error = error + (currents * unit - exact)
-        better = bias if rows else _corrected(op, bias, error, unit, target)
-        if better is not bias and not _outside(op, incoming, weights, better, unit, target, potential, steps):
-            bias = better
-        error = error + _rows_of(np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None], rows)
-        rms = _in_potential(op, np.broadcast_to(error, (part, steps, *shape)), fired) / norm
-        if best is None or rms < best.error:
-            whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any() and _kept(op, unit)
-            best = Candidate(unit, _threshold(op, theta, unit, whole, target), bias, rms)
-    if best is None:
+    search = _Search(name, seen, target, float(np.abs(potential).max(initial=0.0)), _norm(seen.op, potential))
+    part = seen.some()
+    view = seen.look() if part is None else part
+    found = search.candidates(view)
+    if isinstance(seen.op, Readout):
+        found = _few_addends(found, MOST_ADDENDS if addends else 1)
+    if not found:
         raise NotRepresentable(
-            f"no scale keeps it inside the machine's widths: {reason}", where=f"{name} ({type(op).__name__})"
+            f"no scale keeps it inside the machine's widths: {search.reason}",
+            where=f"{name} ({type(seen.op).__name__})",
         )
+    by_spikes, by_potential = min(found, key=lambda one: one.lost), min(found, key=lambda one: one.error)
+    if part is not None:
+        by_spikes, by_potential = search.on_everything([by_spikes, by_potential])
+    best = min((by_spikes, by_potential), key=lambda one: one.lost)
+    return replace(best, otherwise=by_potential.wrong)
+
+
+def _norm(op: Neuron | Readout, potential: Array) -> float:
+    """What errors are counted in: the threshold; of a read-out, how far its sums are spread."""
+    theta = float(np.max(np.abs(real(op.threshold)))) if isinstance(op, Neuron) else 0.0
+    return theta or float(np.std(potential)) or 1.0
+
+
+def _few_addends(found: list[Candidate], most: int) -> list[Candidate]:
+    """The candidates of a read-out with as few neurons a number as it needs: twice as many only while the least error
+    is not small, and falls.
+    """
+    best: list[Candidate] = []
+    addends = 1
+    while addends <= most:
+        some = [one for one in found if one.addends <= addends]
+        if some:
+            least, before = (min((one.error for one in each), default=np.inf) for each in (some, best))
+            if not best or least <= WORTH * before:
+                best = some
+            if least <= ENOUGH:
+                break
+        addends *= 2
     return best
 
 
-def _corrected(op: Neuron | Readout, bias: FixedPoint, error: Array, unit: float, target: Target) -> FixedPoint:
-    """The bias less the mean error of the current on calibration data, a number a channel: ``b - E[(W' - W) x]``.
+class _Search:
+    """One population's candidates. ``reached``: how far its potential goes on calibration data."""
 
-    Where there is a synaptic current, errors build up in it and biases do not: no correction. A population without
-    biases keeps none, so that nothing moves in it while nothing arrives. Source: Nagel et al., "Data-Free Quantization
-    Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with calibration data.
-    """
-    built_up = isinstance(op, Neuron) and bool(np.any(real(op.alpha) != 1.0))
-    if built_up or not np.any(real(op.bias)) or not error.any():
-        return bias
-    mean = error.mean(axis=(0, 1))
-    if mean.ndim > 1:
-        mean = mean.reshape(len(mean), -1).mean(axis=1).reshape(-1, *(1,) * (mean.ndim - 1))
-    return fixed_bias((real(op.bias) - mean) / unit, target)
+    def __init__(self, name: str, seen: Seen, target: Target, reached: float, norm: float) -> None:
+        self.name, self.seen, self.target, self.reached, self.norm = name, seen, target, reached, norm
+        self.op, self.incoming = seen.op, seen.incoming
+        self.theta = float(np.max(np.abs(real(self.op.threshold)))) if isinstance(self.op, Neuron) else 0.0
+        self.reason = ""
 
-
-def integer_weights(item: Incoming, unit: float, target: Target) -> Integers:
-    """``step * round(W q / (unit step))``, clipped to the sheet's range."""
-    sheet = target.weight
-    scaled = round_half_away(item.real_weight * (item.unit / (unit * sheet.step))) * sheet.step
-    return np.clip(scaled, sheet.least, sheet.most)
-
-
-def integer_decays(op: Neuron, target: Target) -> tuple[int, int]:
-    """``alpha`` and ``beta`` in units of the sheet's decay."""
-    alpha, beta = (round_half_away(np.max(real(value)) * 2**target.decay.bits) for value in (op.alpha, op.beta))
-    return int(alpha), int(beta)
-
-
-def integer_potential(value: Param, unit: float, target: Target) -> FixedPoint:
-    """A potential (a reset, a start) on the grid of the machine's potentials. Raises ``NotRepresentable`` beyond it."""
-    fraction = target.potential.fraction_bits
-    mantissa = round_half_away(real(value) / unit * 2.0**fraction)
-    if np.abs(mantissa).max() >= 2 ** (target.potential.bits - 1):
-        raise NotRepresentable(
-            f"a potential of {np.abs(mantissa).max() / 2**fraction:.0f} is outside the machine's range",
-            where="quantise",
-            why=target.cite("potential.bits"),
-        )
-    if not (mantissa % 2**fraction).any():
-        return FixedPoint(mantissa >> fraction)
-    return FixedPoint(mantissa, -fraction)
-
-
-def fixed_bias(bias: Reals, target: Target) -> FixedPoint:
-    """A bias (in weight units) as mantissa and the smallest exponent that holds it, both as the sheet has them."""
-    grid = bias * 2.0**target.potential.fraction_bits
-    largest = float(np.abs(grid).max(initial=0.0))
-    exponent = 0
-    while exponent < target.bias.exponent_most and largest / 2**exponent > target.bias.mantissa_most:
-        exponent += 1
-    mantissa = round_half_away(grid / 2**exponent)
-    return FixedPoint(mantissa, exponent - target.potential.fraction_bits)
-
-
-def worst_sum(item: Incoming, weight: Integers) -> float:
-    """The largest magnitude that one neuron can receive through a synapse op in one step, in weight units."""
-    positive, negative = np.maximum(weight, 0), np.maximum(-weight, 0)
-    match item.synapse:
-        case Scale():
-            one_way = both = float(np.abs(weight).max(initial=0))
-        case _:
-            axes = tuple(range(1, weight.ndim))
-            one_way = float(np.maximum(positive.sum(axis=axes), negative.sum(axis=axes)).max(initial=0))
-            both = float((positive + negative).sum(axis=axes).max(initial=0))
-    return (both if item.signed else one_way) * item.most
-
-
-Rows = tuple[int, int]
-
-
-def _samples(incoming: list[Incoming], potential: Array) -> tuple[int, Rows | None]:
-    """How many calibration samples the search can afford; and where it cannot afford one, which rows of the map."""
-    shape = potential.shape[2:]
-    neurons = float(np.prod(shape))
-    work = 1.0
-    for item in incoming:
-        fan_in = 1.0 if isinstance(item.synapse, Scale) else float(np.prod(item.real_weight.shape[1:]))
-        work += fan_in * neurons * potential.shape[1]
-    affordable = WORK / (work * CANDIDATES)
-    if affordable >= 1 or len(shape) < 2:
-        return int(np.clip(affordable, 1, len(potential))), None
-    height = max(1, int(affordable * shape[1]))
-    first = (shape[1] - height) // 2
-    return 1, (first, first + height)
-
-
-def _rows_of(values: Array, rows: Rows | None) -> Array:
-    """The rows of maps [samples, steps, channels, rows, ...]."""
-    return values if rows is None else values[:, :, :, rows[0] : rows[1]]
-
-
-def _banded(item: Incoming, rows: Rows, shape: Shape) -> Incoming:
-    """A synapse op that delivers only some rows of its population (of ``shape``), and what it reads for them."""
-    first, last = rows
-    match item.synapse:
-        case Conv() as op:
-            low = first * op.stride[0] - op.padding[0]
-            high = (last - 1) * op.stride[0] - op.padding[0] + op.dilation[0] * (op.weight.shape[2] - 1) + 1
-            conv = replace(op, padding=(0, *op.padding[1:]))
-            values, coded = (_with_zeros(one, low, high) for one in (item.values, item.coded))
-            return replace(item, synapse=conv, values=values, coded=coded)
-        case Dense():
-            chosen = np.arange(np.prod(shape)).reshape(shape)[:, first:last].reshape(-1)
-            return replace(item, synapse=Dense(item.real_weight[chosen]))
-        case Scale():
-            factor = Scale(np.broadcast_to(item.real_weight, shape)[:, first:last])
-            values, coded = (
-                one.reshape(*one.shape[:2], *shape)[:, :, :, first:last] for one in (item.values, item.coded)
+    def candidates(self, view: View) -> list[Candidate]:
+        """Every admissible unit, with what it gets wrong on a view."""
+        own = _own_units(self.op, self.incoming, self.target, self.theta)
+        found: list[Candidate] = []
+        for unit in [*own, *_units(self.op, self.incoming, self.target, self.theta)]:
+            weights = [integer_weights(item, unit, self.target) for item in self.incoming]
+            bias = fixed_bias(real(self.op.bias) / unit, self.target)
+            addends = self._addends(weights, bias, unit)
+            if not addends:
+                continue
+            currents = view.currents(weights)
+            error = currents * unit - view.wanted
+            better = self._corrected(bias, error, unit)
+            if better is not bias and self._addends(weights, better, unit) == addends:
+                bias = better
+            squares = view.squares(error + self._off(view, bias, unit))
+            rms = float(np.sqrt(squares / max(1, error.size))) / self.norm
+            whole = (
+                unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any() and _kept(self.op, unit)
             )
-            return replace(item, synapse=factor, values=values, coded=coded)
+            one = Candidate(unit, self._threshold(unit, whole), bias, rms, compared=_compared(view), addends=addends)
+            found.append(replace(one, wrong=view.wrong(self.name, currents, one, self.target)))
+            if found[-1].lost == (0, 0.0):
+                break
+        return found
+
+    def on_everything(self, few: list[Candidate]) -> list[Candidate]:
+        """The same candidates, with what they get wrong on all calibration data."""
+        wrong, squares, compared, size = [0] * len(few), [0.0] * len(few), 0, 0
+        every = [[integer_weights(item, one.unit, self.target) for item in self.incoming] for one in few]
+        for view in self.seen.everything():
+            compared += _compared(view)
+            for index, (one, weights) in enumerate(zip(few, every, strict=True)):
+                if index and one is few[0]:
+                    wrong[index], squares[index] = wrong[0], squares[0]
+                    continue
+                currents = view.currents(weights)
+                error = currents * one.unit - view.wanted + self._off(view, one.bias, one.unit)
+                squares[index] += view.squares(error)
+                wrong[index] += view.wrong(self.name, currents, one, self.target)
+            size += error.size
+        errors = [float(np.sqrt(total / max(1, size))) / self.norm for total in squares]
+        return [
+            replace(one, wrong=number, error=rms, compared=compared)
+            for one, number, rms in zip(few, wrong, errors, strict=True)
+        ]
+
+    def _off(self, view: View, bias: FixedPoint, unit: float) -> Reals:
+        """What a bias in integers adds over the unquantised one."""
+        return view.of_array(bias.real * unit - real(self.op.bias))
+
+    def _corrected(self, bias: FixedPoint, error: Reals, unit: float) -> FixedPoint:
+        """The bias less the mean error of the current on calibration data, a number a channel: ``b - E[(W' - W) x]``.
+
+        Where there is a synaptic current, errors build up in it and biases do not: no correction. A population without
+        biases keeps none, so that nothing moves in it while nothing arrives. Source: Nagel et al., "Data-Free
+        Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with calibration data.
+        """
+        built_up = isinstance(self.op, Neuron) and bool(np.any(real(self.op.alpha) != 1.0))
+        if built_up or not np.any(real(self.op.bias)) or not error.any():
+            return bias
+        mean = error.mean(axis=(0, 1, 2)).reshape(-1, *(1,) * (len(self.op.shape) - 1))
+        return fixed_bias((real(self.op.bias) - mean) / unit, self.target)
+
+    def _threshold(self, unit: float, whole: bool) -> int:
+        """The threshold in units. ``whole``: currents and biases are whole numbers of units.
+
+        Where the potential is one as well, ``v > theta`` is ``v > floor(theta)``: a threshold just below a whole
+        number, which is what ``>=`` became, then keeps its ties. Elsewhere the nearest number errs least.
+        """
+        op, sheet = self.op, self.target.threshold
+        if isinstance(op, Readout):
+            return sheet.most
+        nearest = int(round_half_away(self.theta / unit))
+        kept = whole and np.all(real(op.alpha) == 1.0) and np.all(real(op.beta) == 0.0)
+        return nearest - 1 if kept and nearest * unit > self.theta and nearest > sheet.least else nearest
+
+    def _addends(self, weights: list[Reals], bias: FixedPoint, unit: float) -> int:
+        """Neurons a number that keep the machine's widths, of all but read-outs 1; 0 where none do, and why."""
+        op, target = self.op, self.target
+        fraction = target.potential.fraction_bits
+        arriving = sum(worst_sum(item, weight) for item, weight in zip(self.incoming, weights, strict=True))
+        alpha = 1.0 if isinstance(op, Readout) else max(1, integer_decays(op, target)[0]) / 2**target.decay.bits
+        mantissa, sheet = bias.mantissa, target.bias
+        if mantissa.max(initial=0) > sheet.mantissa_most or mantissa.min(initial=0) < sheet.mantissa_least:
+            needed = int(np.abs(mantissa).max())
+            return self._refused(lambda: f"its bias needs {needed} ({target.cite('bias.mantissa_most')})")
+        if isinstance(op, Readout):
+            return self._sums_of(weights, float(np.abs(bias.real).max(initial=0.0)))
+        if arriving > target.sum_most or arriving / alpha >= 2 ** (target.current.bits - 1 - fraction):
+            return self._refused(lambda: f"its inputs can add up to {arriving:.0f} ({target.cite('sum.most')})")
+        room, reached = 2 ** (target.potential.bits - 1 - fraction), self.reached / unit
+        if reached * ROOM >= room:
+            return self._refused(lambda: f"its potential reaches {reached:.0f} ({target.cite('potential.bits')})")
+        return 1
+
+    def _sums_of(self, weights: list[Reals], bias: float) -> int:
+        """The fewest neurons a number, a power of two, of which no sum over a sample can leave the range."""
+        target, most = self.target, most_addends(self.incoming)
+        limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
+        limit = min(limit, target.threshold.most / self.seen.steps - bias)
+        arriving = sum(worst_sum(item, weight) for item, weight in zip(self.incoming, weights, strict=True))
+        if arriving <= limit:
+            return 1
+        total = self.seen.steps * (arriving + bias)
+        self._refused(lambda: f"its sum can reach {total:.0f} ({target.cite('threshold.most')})")
+        if most == 1:
+            return 0
+        finest = [addend_sums(item, weight, most) for item, weight in zip(self.incoming, weights, strict=True)]
+        addends = 2
+        while addends <= most:  # runs of channels of a coarser cut are runs of a finer one
+            coarser = (
+                max(float(one.reshape(len(one), addends, -1).sum(axis=2).max()) for one in sums) for sums in finest
+            )
+            if sum(coarser) <= limit:
+                return addends
+            addends *= 2
+        return 0
+
+    def _refused(self, why: Callable[[], str]) -> int:
+        self.reason = why()
+        return 0
 
 
-def _with_zeros(values: Array, low: int, high: int) -> Array:
-    """Rows ``low`` to ``high`` of maps, zeros where they lie outside."""
-    size = values.shape[3]
-    inside = values[:, :, :, max(0, low) : min(size, high)]
-    edge = [(0, 0)] * values.ndim
-    edge[3] = (max(0, -low), max(0, high - size))
-    return np.pad(inside, edge)
+def most_addends(incoming: list[Incoming]) -> int:
+    """How many neurons a number of a read-out may be the sum of, a power of two: each reads some channels of every
+    source.
+    """
+    if not all(isinstance(item.synapse, Dense) for item in incoming):
+        return 1
+    channels = [item.values.shape[2] for item in incoming]
+    room = [MOST_NUMBERS // item.real_weight.size for item in incoming]
+    return int(2 ** (max(1, min([MOST_ADDENDS, *channels, *room])).bit_length() - 1))
+
+
+def addend_of(item: Incoming, addends: int) -> Array:
+    """Which of a read-out's addends reads each source neuron [in], in the order of the weights' columns: runs of
+    whole channels, so that equal columns (a pool in the weights) stay together.
+    """
+    channels, *size = item.values.shape[2:]
+    return np.repeat(np.arange(channels) * addends // channels, prod(size))
+
+
+def addend_sums(item: Incoming, weight: Reals, addends: int) -> tuple[Reals, Reals]:
+    """The most that each neuron of a read-out can receive in one step, [rows, addends]: upward and downward; the same
+    twice where the source is signed.
+    """
+    first = np.searchsorted(addend_of(item, addends), np.arange(addends))
+    up = np.add.reduceat(np.maximum(weight, 0.0), first, axis=1) * item.most
+    down = np.add.reduceat(np.maximum(-weight, 0.0), first, axis=1) * item.most
+    return (up + down, up + down) if item.signed else (up, down)
+
+
+def worst_addend(item: Incoming, weight: Reals, addends: int) -> float:
+    """``worst_sum`` of the neuron of a read-out that can receive most, where each number is a sum of ``addends``."""
+    if addends == 1:
+        return worst_sum(item, weight)
+    return max(float(sums.max(initial=0.0)) for sums in addend_sums(item, weight, addends))
+
+
+def _compared(view: View) -> int:
+    return 0 if view.fired is None else int(view.fired.size)
 
 
 def _units(op: Neuron | Readout, incoming: list[Incoming], target: Target, theta: float) -> list[float]:
@@ -268,82 +300,3 @@ def _kept(op: Neuron | Readout, unit: float) -> bool:
         return True
     values = [real(op.initial), real(op.reset.amount if isinstance(op.reset, By) else op.reset.value)]
     return all(float(np.abs(value / unit - np.rint(value / unit)).max()) <= ON_GRID for value in values)
-
-
-def _threshold(op: Neuron | Readout, theta: float, unit: float, whole: bool, target: Target) -> int:
-    """The threshold in units. ``whole``: currents and biases are whole numbers of units.
-
-    Where the potential is one as well, ``v > theta`` is ``v > floor(theta)``: a threshold just below a whole number,
-    which is what ``>=`` became, then keeps its ties. Elsewhere the nearest number errs least.
-    """
-    if isinstance(op, Readout):
-        return target.threshold.most
-    nearest = int(round_half_away(theta / unit))
-    kept = whole and np.all(real(op.alpha) == 1.0) and np.all(real(op.beta) == 0.0)
-    return nearest - 1 if kept and nearest * unit > theta and nearest > target.threshold.least else nearest
-
-
-def _outside(
-    op: Neuron | Readout,
-    incoming: list[Incoming],
-    weights: list[Integers],
-    bias: FixedPoint,
-    unit: float,
-    target: Target,
-    potential: Array,
-    steps: int,
-) -> str:
-    """Which of the machine's widths a unit breaks; empty where none."""
-    fraction = target.potential.fraction_bits
-    arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
-    alpha = 1.0 if isinstance(op, Readout) else max(1, integer_decays(op, target)[0]) / 2**target.decay.bits
-    if arriving > target.sum_most or arriving / alpha >= 2 ** (target.current.bits - 1 - fraction):
-        return f"its inputs can add up to {arriving:.0f} ({target.cite('sum.most')})"
-    mantissa = bias.mantissa
-    if mantissa.max(initial=0) > target.bias.mantissa_most or mantissa.min(initial=0) < target.bias.mantissa_least:
-        return f"its bias needs {int(np.abs(mantissa).max())} ({target.cite('bias.mantissa_most')})"
-    room = 2 ** (target.potential.bits - 1 - fraction)
-    if isinstance(op, Readout):
-        total = steps * (arriving + float(np.abs(bias.real).max(initial=0.0)))
-        return (
-            "" if total <= target.threshold.most else f"its sum can reach {total:.0f} ({target.cite('threshold.most')})"
-        )
-    reached = float(np.abs(potential).max(initial=0.0)) / unit
-    return "" if reached * ROOM < room else f"its potential reaches {reached:.0f} ({target.cite('potential.bits')})"
-
-
-def _currents(item: Incoming, weight: Reals, values: Array, shape: Shape) -> Array:
-    """What a synapse op delivers to a population of ``shape`` for source values [samples, steps, ...], delay
-    included.
-    """
-    flat = values.reshape(-1, *values.shape[2:])
-    match item.synapse:
-        case Dense():
-            y = linear.dense(flat, weight)
-        case Conv() as conv:
-            y = linear.conv(flat, weight, conv.stride, conv.padding, conv.dilation, conv.groups)
-        case Scale():
-            y = apply_linear(Graph({"scale": Scale(weight)}, ()), "scale", flat)
-    result = y.reshape(*values.shape[:2], *shape)
-    late = min(item.delay, result.shape[1])
-    return (
-        np.concatenate([np.zeros_like(result[:, :late]), result[:, : result.shape[1] - late]], axis=1)
-        if late
-        else result
-    )
-
-
-def _in_potential(op: Neuron | Readout, error: Array, spikes: Array | None) -> float:
-    """Root mean square of a current's error as it adds up in the potential, between the resets that were recorded."""
-    alpha = 1.0 if isinstance(op, Readout) else real(op.alpha)
-    beta = 0.0 if isinstance(op, Readout) else real(op.beta)
-    current = np.zeros_like(error[:, 0])
-    held = np.zeros_like(error[:, 0])
-    total = 0.0
-    for step in range(error.shape[1]):
-        current = (1.0 - alpha) * current + error[:, step]
-        held = (1.0 - beta) * held + current
-        total += float(np.mean(held**2))
-        if spikes is not None and isinstance(op, Neuron) and isinstance(op.reset, To):  # else the error stays
-            held = np.where(spikes[:, step], 0.0, held)
-    return float(np.sqrt(total / error.shape[1]))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil, prod
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Scale, Shape, Slice, Synapse
 from snncompile.ir.shapes import shapes
-from snncompile.target import Target
+from snncompile.target import Target, Weight
 
 INDEX_BITS = 12
 LIST_BITS = 10
@@ -86,23 +87,34 @@ class Net:
         return Net(graph, target, shapes(graph), into, out_of, stores)
 
 
+_Kept = tuple[int, int, bytes, NDArray[np.bool_] | None]
+_KEPT: WeakKeyDictionary[Synapse, tuple[Weight, _Kept]] = WeakKeyDictionary()
+"""Ops never change and are asked about at every level: what is known of each that is still there."""
+
+
 def store(op: Synapse, target: Target) -> Store:
     """How a machine keeps the weights of a synapse op."""
+    known = _KEPT.get(op)
+    if known is None or known[0] != target.weight:
+        known = _KEPT[op] = target.weight, _kept(op, target.weight)
+    return Store(op, *known[1])
+
+
+def _kept(op: Synapse, sheet: Weight) -> _Kept:
     weight = op.factor if isinstance(op, Scale) else op.weight
     whole = isinstance(weight, FixedPoint)
     values: NDArray[Any] = weight.mantissa if isinstance(weight, FixedPoint) else weight
-    sheet = target.weight
     largest = values // sheet.step if whole else np.array([sheet.least // sheet.step])
     bits = _bits(int(largest.min(initial=0)), int(largest.max(initial=0)))
     digest = sha256(repr((type(op).__name__, values.shape)).encode() + values.tobytes()).digest()
     if isinstance(op, Scale):
-        return Store(op, bits, 1, digest)
+        return bits, 1, digest, None
     columns = np.ascontiguousarray(np.moveaxis(values, 0, -1).reshape(-1, len(values)))
     different = {column.tobytes(): column for column in columns if column.any()}
     if isinstance(op, Conv):
-        return Store(op, bits, len(different), digest)
+        return bits, len(different), digest, None
     read = np.array([column != 0 for column in different.values()], dtype=bool).reshape(len(different), len(values))
-    return Store(op, bits, len(different), digest, read.T)
+    return bits, len(different), digest, read.T
 
 
 def _bits(least: int, most: int) -> int:

@@ -35,7 +35,10 @@ def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
     blocks += [Heading("Quantisation"), _layers(manifest["quantisation"])]
     blocks += [
         Paragraph(
-            "Error is the root mean square in the potential on calibration data, in thresholds. A worst case is over "
+            "Error is the root mean square in the potential on calibration data, in thresholds. Spikes that differ are "
+            "those of each population on calibration data, when it is given what the trained network sends and is "
+            "reset by its spikes; the scale is the one of which the fewest differ, and in brackets stands how many "
+            "would with the scale of the least error in the potential. A worst case is over "
             "all inputs that the declared signals admit; proven means that none of them can leave the machine's range."
         ),
         Heading("Placement"),
@@ -98,6 +101,7 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
             f"{layer['unit']:.4g}",
             f"{layer['threshold']:,}",
             f"{layer['error']:.2%}",
+            _spikes(layer),
             f"{decay:.1g}" if (decay := layer.get("decay", 0.0)) else "exact",
             f"{layer['clipped']:,} of {layer['weights']:,}",
             worst(layer["current"]),
@@ -105,8 +109,16 @@ def _layers(layers: list[Mapping[str, Any]]) -> Table:
         ]
         for layer in layers
     ]
-    headers = ["population", "unit", "threshold", "error", "decays", "weights clipped", "current", "potential"]
-    return Table(headers, rows, {1, 2, 3, 4, 5})
+    headers = ["population", "unit", "threshold", "error", "spikes that differ", "decays"]
+    headers += ["weights clipped", "current", "potential"]
+    return Table(headers, rows, {1, 2, 3, 4, 5, 6})
+
+
+def _spikes(layer: Mapping[str, Any]) -> str:
+    """How many spikes the chosen scale gets wrong, and how many the scale that the potential would choose."""
+    if not layer.get("compared"):
+        return "-"
+    return f"{layer['wrong']:,} of {layer['compared']:,} ({layer['otherwise']:,})"
 
 
 def _placement(slices: list[Mapping[str, Any]]) -> Table:

@@ -86,6 +86,7 @@ class IntegerGraph:
         self.readouts = {name: self._readout(name) for name in graph.names(Readout)}
         self.neurons |= {name: self._other(name) for name in graph.names(SigmaDelta, Resonator)}
         self.weights = {name: self._weight(name) for name in graph.names(Dense, Conv, Scale)}
+        self._largest: dict[str, float] = {}
 
     def _grid(self, name: str, what: str, value: Param, fraction: int) -> Array:
         """A parameter in units of ``2**-fraction``."""
@@ -150,9 +151,10 @@ class IntegerGraph:
         op = self.graph.nodes[name]
         match op:
             case Dense():
-                return linear.dense(x, self.weights[name])
+                return linear.dense(x, self.weights[name], self._most(name))
             case Conv():
-                return linear.conv(x, self.weights[name], op.stride, op.padding, op.dilation, op.groups)
+                size = op.stride, op.padding, op.dilation
+                return linear.conv(x, self.weights[name], *size, op.groups, self._most(name))
             case Scale():
                 return np.asarray(x * self.weights[name])
             case Pool(kind="sum" | "max"):
@@ -163,6 +165,12 @@ class IntegerGraph:
                 raise GraphError("has no integer form", where=self.graph.label(name), remedy="fold it first")
             case _:
                 raise InternalError(f"{self.graph.label(name)} is no linear op")
+
+    def _most(self, name: str) -> float:
+        """The largest sum of magnitudes of a row of weights, which says in which type sums are exact."""
+        if name not in self._largest:
+            self._largest[name] = linear.largest_sum(self.weights[name])
+        return self._largest[name]
 
     def fire(self, name: str, x: Array, state: State) -> Fired:
         """One step of a population up to the reset."""

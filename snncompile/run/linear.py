@@ -1,7 +1,8 @@
 """The linear ops on arrays ``[batch, *shape]``, the same code for float64 and int64.
 
-Integers are what they are in any type that holds them: where every sum stays below 2^52, whatever its order, products
-of integers run in float64, which matrix libraries multiply many times faster, and come back as the same integers.
+Integers are what they are in any type that holds them: where every sum stays below what float32 or float64 counts to,
+whatever its order, products of integers run in that type, which matrix libraries multiply many times faster, and come
+back as the same integers.
 """
 
 from __future__ import annotations
@@ -16,67 +17,85 @@ from numpy.typing import NDArray
 from snncompile.ir.ops import Size
 
 Array = NDArray[Any]
-EXACT = 2.0**52  # half of what float64 counts to: the bound itself is computed with rounding
-PATCH_NUMBERS = 1 << 24  # a convolution copies its input patch by patch of the batch, this many numbers at a time
+COUNTS: dict[type[np.floating[Any]], float] = {np.float32: 2.0**24, np.float64: 2.0**53}
+"""Every whole number up to here is one of the type."""
+
+PATCH_NUMBERS = 1 << 22  # a convolution copies its input patch by patch of the batch, this many numbers at a time
 
 
-def float64_is_exact(x: Array, weight: Array) -> bool:
-    """Whether both are integers and no sum of ``weight[o, ...] * x`` can reach what float64 does not count to."""
+def largest_sum(weight: Array) -> float:
+    """The largest sum of magnitudes of a row ``weight[o, ...]``."""
+    return float(np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.float64).max()) if weight.size else 0.0
+
+
+def exact_type(x: Array, weight: Array, most: float | None = None) -> type[np.floating[Any]] | None:
+    """The fastest type in which products of integers are exact: no sum of ``weight[o, ...] * x`` can reach half of what
+    it counts to (half: the bound itself is computed with rounding). None where there is none, or no integers.
+
+    ``most``: the ``largest_sum`` of the weights, where it is known.
+    """
     if x.dtype.kind not in "iu" or weight.dtype.kind not in "iu" or not x.size or not weight.size:
-        return False
+        return None
     largest = max(abs(int(x.min())), abs(int(x.max())))
-    sums = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1)
-    return largest * float(sums.max()) < EXACT
+    most = largest_sum(weight) if most is None else most
+    bound = largest * max(most, 1.0)  # the values themselves must be held as well
+    return next((held for held, end in COUNTS.items() if max(bound, most) < end / 2), None)
 
 
-def dense(x: Array, weight: Array) -> Array:
-    """``y[n, o] = sum_i weight[o, i] x[n, i]``; ``x`` is flattened behind the batch axis."""
-    if float64_is_exact(x, weight):
-        return dense(x.astype(np.float64), weight.astype(np.float64)).astype(np.int64)
+def dense(x: Array, weight: Array, most: float | None = None) -> Array:
+    """``y[n, o] = sum_i weight[o, i] x[n, i]``; ``x`` is flattened behind the batch axis. ``most`` as in
+    ``exact_type``.
+    """
+    if (held := exact_type(x, weight, most)) is not None:
+        return dense(x.astype(held), weight.astype(held)).astype(np.int64)
     return x.reshape(len(x), -1) @ weight.T
 
 
-def conv(x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int) -> Array:
-    """Correlation of ``x`` [n, in, *size] with ``weight`` [out, in / groups, *kernel], zeros outside, as in torch."""
-    if float64_is_exact(x, weight):
-        y = conv(x.astype(np.float64), weight.astype(np.float64), stride, padding, dilation, groups)
-        return y.astype(np.int64)
+def conv(
+    x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int, most: float | None = None
+) -> Array:
+    """Correlation of ``x`` [n, in, *size] with ``weight`` [out, in / groups, *kernel], zeros outside, as in torch.
+    ``most`` as in ``exact_type``.
+    """
+    if (held := exact_type(x, weight, most)) is not None:
+        return conv(x.astype(held), weight.astype(held), stride, padding, dilation, groups).astype(np.int64)
     out, inward, *kernel = weight.shape
-    axes = len(kernel)
-    windows = _windows(x, tuple(kernel), stride, padding, dilation)  # [n, in, *place, *kernel]
-    place = windows.shape[2 : 2 + axes]
+    seen = windows(x, tuple(kernel), stride, padding, dilation)  # [n, in, *place, *kernel]
+    place = seen.shape[2 : 2 + len(kernel)]
     result = np.empty((len(x), out, *place), dtype=np.result_type(x, weight))
-    step = max(1, PATCH_NUMBERS // max(1, prod(windows.shape[1:])))
     each = out // groups
+    step = max(1, PATCH_NUMBERS // max(1, inward * prod(kernel) * prod(place)))
     for group in range(groups):
         rows = weight[group * each : (group + 1) * each].reshape(each, -1)
         for first in range(0, len(x), step):
-            part = windows[first : first + step, group * inward : (group + 1) * inward]
-            # [n, *place, in, *kernel], so that one row of the product is one output pixel
-            patches = np.moveaxis(part, 1, 1 + axes).reshape(len(part) * prod(place), -1)
-            product = (patches @ rows.T).reshape(len(part), *place, each)
-            result[first : first + step, group * each : (group + 1) * each] = np.moveaxis(product, -1, 1)
+            part = np.moveaxis(seen[first : first + step, group * inward : (group + 1) * inward], 0, 1)
+            patches = np.empty((inward, *kernel, part.shape[1], *place), dtype=x.dtype)
+            for tap in np.ndindex(*kernel):  # a tap at a time, so that whole lines of a map are copied
+                patches[(slice(None), *tap)] = part[(..., *tap)]
+            product = (rows @ patches.reshape(rows.shape[1], -1)).reshape(each, part.shape[1], *place)
+            result[first : first + step, group * each : (group + 1) * each] = np.moveaxis(product, 1, 0)
     return result
 
 
 def pool(x: Array, kind: str, kernel: Size, stride: Size, padding: Size) -> Array:
     """Sum, mean (over all kernel cells) or maximum of each window; padding counts as zeros."""
     axes = tuple(range(-len(kernel), 0))
-    windows = _windows(x, kernel, stride, padding, (1,) * len(kernel))
+    seen = windows(x, kernel, stride, padding, (1,) * len(kernel))
     if kind == "max":
-        return np.asarray(windows.max(axis=axes))
-    total = windows.sum(axis=axes)
+        return np.asarray(seen.max(axis=axes))
+    total = seen.sum(axis=axes)
     return np.asarray(total / prod(kernel) if kind == "mean" else total)
 
 
-def _windows(x: Array, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Array:
+def windows(x: Array, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Array:
+    """What a kernel sees at each place, as a view: ``x`` [n, in, *size] as [n, in, *place, *kernel]; zeros outside."""
     edge = [(0, 0), (0, 0), *((p, p) for p in padding)]
     padded = np.pad(x, edge) if any(padding) else x
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
-    windows = sliding_window_view(padded, reach, axis=tuple(range(2, 2 + len(kernel))))
+    every = sliding_window_view(padded, reach, axis=tuple(range(2, 2 + len(kernel))))
     steps = (slice(None), slice(None), *(slice(None, None, s) for s in stride))
     taps = tuple(slice(None, None, d) for d in dilation)
-    return windows[steps + taps]
+    return every[steps + taps]
 
 
 def conv_adjoint(

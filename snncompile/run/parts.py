@@ -1,4 +1,6 @@
-"""Traces of populations that a machine holds in parts, as those of the populations of the network, and back."""
+"""Traces of populations that a machine holds in parts, as those of the populations of the network, and back; and of
+read-outs that it holds as several neurons a number.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from snncompile.fixed import Reals
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Neuron, Shape, real
+from snncompile.ir.ops import By, Neuron, Readout, Shape, real
 from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
@@ -45,10 +47,12 @@ def wholes(graph: Graph) -> dict[str, Shape]:
     return found
 
 
-def merged(graph: Graph, trace: Trace) -> Trace:
-    """A trace with the parts of each population put together, channels in their order. Parts that a trace does not
-    hold all of stay as they are.
+def merged(graph: Graph, trace: Trace, *, sums: bool = True) -> Trace:
+    """A trace with the parts of each population put together, channels in their order, and with the numbers of
+    read-outs (without ``sums``: with each of their neurons). Parts that a trace does not hold all of stay as they are.
     """
+    if sums:
+        trace = _with_sums(graph, trace)
     split = parts(graph)
     if not split:
         return trace
@@ -58,6 +62,14 @@ def merged(graph: Graph, trace: Trace) -> Trace:
     return replace(
         trace, spikes=_merged(graph, split, trace.spikes), potentials=_merged(graph, split, trace.potentials), meta=meta
     )
+
+
+def _with_sums(graph: Graph, trace: Trace) -> Trace:
+    found = dict(trace.potentials)
+    for name, op in graph.nodes.items():
+        if isinstance(op, Readout) and op.addends > 1 and name in found:
+            found[name] = op.summed(found[name])
+    return replace(trace, potentials=found)
 
 
 def divided(graph: Graph, arrays: Mapping[str, Array]) -> dict[str, Array]:

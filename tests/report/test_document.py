@@ -93,6 +93,7 @@ def manifest() -> dict[str, Any]:
     rung = {"run_by": "cpu", "against": "timed", "note": "", "compared": 1234567, "different": 0}
     range_ = {"limit": 100.0, "worst": 25.0, "proven": True}
     layer = {"name": "lif1", "unit": 0.012345, "threshold": 4321, "error": 0.0123, "clipped": 2, "weights": 1000}
+    layer |= {"wrong": 3, "compared": 1200, "otherwise": 5}
     share = {"neurons": 0.5, "synaptic_words": 0.25, "axons_in": 0.125, "axons_out": 0.01}
     use = {"neurons": 64, "synaptic_words": 3000, "axons_in": 2000, "axons_out": 160}
     return {
@@ -134,12 +135,12 @@ def test_the_report_of_a_bundle() -> None:
     assert "| 0 | checkpoint | cpu | - | recorded | 0 | 0 |  |" in lines
     assert "| 5 | placed | cpu | timed | bit-equal | 1,234,567 | 0 |  |" in lines
     assert (
-        "| lif1 | 0.01235 | 4,321 | 1.23% | exact | 2 of 1,000 | 25% of range, proven | 150% of range, can overflow |"
-        in lines
+        "| lif1 | 0.01235 | 4,321 | 1.23% | 3 of 1,200 (5) | exact | 2 of 1,000 | 25% of range, proven |"
+        " 150% of range, can overflow |" in lines
     )
     assert (
-        "| lif2 | 0.01235 | 4,321 | 1.23% | exact | 2 of 1,000 | unbounded, can overflow | 25% of range, proven |"
-        in lines
+        "| lif2 | 0.01235 | 4,321 | 1.23% | 3 of 1,200 (5) | exact | 2 of 1,000 | unbounded, can overflow |"
+        " 25% of range, proven |" in lines
     )
     assert "| lif1 | 0 | 64 (50.0%) | 3,000 (25.0%) | 2,000 (12.5%) | 160 (1.0%) |" in lines
     assert "1 of the 120 cores of a chip of the board oheo-gulch." in text

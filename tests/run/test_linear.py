@@ -33,15 +33,38 @@ def test_integers_multiply_exactly_whatever_their_size(seed: int, sums: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "exact"),
+    ("x", "weight", "held"),
     [
-        (np.array([[1, 1]]), np.array([[2**51, 2**51 - 1]]), True),
-        (np.array([[1, 1]]), np.array([[2**51, 2**51]]), False),
-        (np.array([[-2, 0]]), np.array([[2**50, 2**50]]), False),
-        (np.array([[1.0, 1.0]]), np.array([[1, 1]]), False),
-        (np.zeros((1, 0), np.int64), np.zeros((2, 0), np.int64), False),
-        (np.array([[-(2**63)]]), np.array([[1]]), False),
+        (np.array([[1, 1]]), np.array([[2**22, 2**22 - 1]]), np.float32),
+        (np.array([[1, 1]]), np.array([[2**22, 2**22]]), np.float64),
+        (np.array([[2**23, 0]]), np.array([[0, 0]]), np.float64),
+        (np.array([[0, 0]]), np.array([[2**23, 0]]), np.float64),
+        (np.array([[1, 1]]), np.array([[2**51, 2**51 - 1]]), np.float64),
+        (np.array([[1, 1]]), np.array([[2**51, 2**51]]), None),
+        (np.array([[-2, 0]]), np.array([[2**50, 2**50]]), None),
+        (np.array([[1.0, 1.0]]), np.array([[1, 1]]), None),
+        (np.zeros((1, 0), np.int64), np.zeros((2, 0), np.int64), None),
+        (np.array([[-(2**63)]]), np.array([[1]]), None),
     ],
 )
-def test_float64_serves_only_where_no_sum_can_leave_it(x: np.ndarray, weight: np.ndarray, exact: bool) -> None:
-    assert linear.float64_is_exact(x, weight) is exact
+def test_a_type_serves_only_where_no_sum_can_leave_it(
+    x: np.ndarray, weight: np.ndarray, held: type[np.floating] | None
+) -> None:
+    assert linear.exact_type(x, weight) is held
+    assert linear.exact_type(x, weight, linear.largest_sum(weight)) is held
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_convolution_patch_by_patch_is_the_whole(monkeypatch: pytest.MonkeyPatch, groups: int, count: int) -> None:
+    numbers = np.random.default_rng(3)
+    x, weight = numbers.integers(-9, 9, (count, 4, 6, 5)), numbers.integers(-9, 9, (6, 4 // groups, 3, 2))
+    arguments = (x, weight, (2, 1), (1, 0), (1, 2), groups)
+    whole = linear.conv(*arguments)
+    monkeypatch.setattr(linear, "PATCH_NUMBERS", 2 * 24 // groups * 9)
+    np.testing.assert_array_equal(linear.conv(*arguments), whole)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+    for out in range(6):
+        first = out // (6 // groups) * (4 // groups)
+        window = padded[:, first : first + 4 // groups, 2:5, 1:4:2]  # of the place (1, 1)
+        assert whole[:, out, 1, 1].tolist() == (window * weight[out]).sum(axis=(1, 2, 3)).tolist()

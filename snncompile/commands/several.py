@@ -1,0 +1,79 @@
+"""Data for a network of several inputs: a file with an array for each, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snncompile.errors import ReadError
+from snncompile.ir.ops import Shape
+from snncompile.run.stimulus import Array, Inputs
+
+if TYPE_CHECKING:
+    from snncompile.train.formats import Labels
+
+
+def load_several(spec: str, inputs: Mapping[str, Shape], steps: int | None) -> tuple[Inputs, Labels | None]:
+    """``FILE.npz[:count]``: for every input an array of its name, images [N, *shape] or frames [N, T, *shape], and
+    labels ``y`` [N] where there are any (and no input has that name).
+
+    All arrays hold as many samples and all frames as many steps: ``steps``, where the network has a number of its own.
+    Raises ``ReadError``.
+    """
+    from snncompile.train.formats import read_arrays
+
+    file = re.fullmatch(r"(.+\.npz)(?::([1-9]\d{0,10}))?", spec)
+    if file is None:
+        names = ", ".join(inputs)
+        raise ReadError(f"is no file for {len(inputs)} inputs", where=spec, remedy=f"an .npz with the arrays {names}")
+    arrays = read_arrays(Path(file[1]))
+    missing = [name for name in inputs if name not in arrays]
+    if missing:
+        why = f"it holds {', '.join(arrays) or 'nothing'}; the network's inputs are {', '.join(inputs)}"
+        raise ReadError(f"has no array {missing[0]!r}", where=spec, why=why)
+    count = int(file[2]) if file[2] else None
+    found = {name: _numbers(spec, name, arrays[name], shape)[:count] for name, shape in inputs.items()}
+    _agree(spec, found, inputs, steps)
+    samples = len(next(iter(found.values())))
+    labels = None if "y" in inputs else arrays.get("y")
+    if labels is not None:
+        labels = labels[:count]
+        if labels.dtype.kind not in "iu" or labels.shape != (samples,):
+            why = f"integers [{samples}], one label a sample"
+            raise ReadError(f"y is {labels.dtype} {list(labels.shape)}", where=spec, why=why)
+        labels = labels.astype(np.int64)
+    return Inputs(found), labels
+
+
+def frame_steps(x: Inputs, inputs: Mapping[str, Shape]) -> int | None:
+    """The steps of frames; None where all inputs are images."""
+    return next((array.shape[1] for name, array in x.arrays.items() if array.shape[1:] != inputs[name]), None)
+
+
+def _numbers(spec: str, name: str, values: Array, shape: Shape) -> Array:
+    if values.dtype.kind not in "buif" or not np.isfinite(values).all():
+        raise ReadError(f"{name} ({values.dtype}) holds something that is not a finite number", where=spec)
+    if values.shape[1:] != shape and (values.ndim < 2 or values.shape[2:] != shape):
+        wanted = ", ".join(map(str, shape))
+        why = f"the network takes [N, {wanted}] or [N, T, {wanted}]"
+        raise ReadError(f"{name} is {list(values.shape)}", where=spec, why=why)
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _agree(spec: str, found: Mapping[str, Array], inputs: Mapping[str, Shape], steps: int | None) -> None:
+    samples = {name: len(array) for name, array in found.items()}
+    if len(set(samples.values())) != 1:
+        told = ", ".join(f"{name} {count}" for name, count in samples.items())
+        raise ReadError("its inputs differ in samples", where=spec, why=told)
+    if not next(iter(samples.values())):
+        raise ReadError("holds no samples", where=spec)
+    frames = {name: array.shape[1] for name, array in found.items() if array.shape[1:] != inputs[name]}
+    wanted = {steps} if steps is not None else set(frames.values())
+    if set(frames.values()) - wanted or len(wanted) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in frames.items())
+        why = told if steps is None else f"{told}; the network runs {steps}"
+        raise ReadError("its frames differ in steps", where=spec, why=why)
