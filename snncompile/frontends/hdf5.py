@@ -131,6 +131,7 @@ def opened(path: Path, what: str) -> Iterator[File]:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
 
 

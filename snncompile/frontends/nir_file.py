@@ -1,8 +1,8 @@
 """``.nir``: the HDF5 file of NIR, read into records. The package ``nir`` is not needed, and nothing is believed.
 
-Layout, as ``nir/serialization.py`` of 1.0.8 writes it: ``version``, and ``node`` with ``type``, ``edges`` (pairs of names)
-and ``nodes/<name>/{type, fields, metadata}``; a node of type ``NIRGraph`` holds all of that again. The version is told
-and not used: what a file of another version lacks or has is seen in its fields.
+Layout, as ``nir/serialization.py`` of 1.0.8 writes it: ``version``, and ``node`` with ``type``, ``edges`` (pairs of
+names) and ``nodes/<name>/{type, fields, metadata}``; a node of type ``NIRGraph`` holds all of that again. The version
+is told and not used: what a file of another version lacks or has is seen in its fields.
 """
 
 from __future__ import annotations

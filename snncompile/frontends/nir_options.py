@@ -25,12 +25,12 @@ class Options:
     """Everything is optional: what is None follows from the file, or is asked for.
 
     ``semantics``: how the equations become steps: ``euler``; ``exact`` (the input held for a step); ``loihi`` (Euler,
-    decays in 1/4096); ``sinabs`` (time constants count steps, soft reset, fires at >=). ``dt``: the length of a step, in
-    the file's unit of time. ``r`` of I and IF: ``written``, per unit of time; ``step``, per step. ``current``: whether a
-    step of CubaLIF adds the ``new`` current to the potential, or that of the step before. ``loop``: nodes that hear the
-    loops they are in one step late. ``start``: the potential at the start of a sample. ``fires``, ``reset``: the tie
-    rule and the reset, where they are not NIR's. ``metadata``: whether what this program wrote into a file counts.
-    ``input``: what the inputs carry. ``steps``: the length of a sample of images.
+    decays in 1/4096); ``sinabs`` (time constants count steps, soft reset, fires at >=). ``dt``: the length of a step,
+    in the file's unit of time. ``r`` of I and IF: ``written``, per unit of time; ``step``, per step. ``current``:
+    whether a step of CubaLIF adds the ``new`` current to the potential, or that of the step before. ``loop``: nodes
+    that hear the loops they are in one step late. ``start``: the potential at the start of a sample. ``fires``,
+    ``reset``: the tie rule and the reset, where they are not NIR's. ``metadata``: whether what this program wrote into
+    a file counts. ``input``: what the inputs carry. ``steps``: the length of a sample of images.
     """
 
     semantics: str | None = None
@@ -84,7 +84,8 @@ def _value(key: str, value: str) -> Any:
             return Signed()
         case "count":
             return Count(_count(key, most))
-    raise ValueError(f"{key}={value}: spike, signed or count:MOST")
+        case _:
+            raise ValueError(f"{key}={value}: spike, signed or count:MOST")
 
 
 def _count(key: str, text: str) -> int:

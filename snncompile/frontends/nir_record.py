@@ -21,7 +21,7 @@ MOST_NEURONS = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A primitive: ``kind`` as in the file (``LIF``), ``fields`` by their names there; ``where`` names it in messages."""
+    """A primitive: ``kind`` (``LIF``) and ``fields`` as in the file; ``where`` names it in messages."""
 
     kind: str
     fields: Mapping[str, Value]
