@@ -57,13 +57,13 @@ class File:
             at = at[part]
         return at
 
-    def numbers(self, dataset: Any, key: str, where: str) -> Array:
-        """The finite numbers of a dataset."""
+    def numbers(self, dataset: Any, key: str, where: str, *, finite: bool = True) -> Array:
+        """The numbers of a dataset; all finite, unless its reader looks at that himself."""
         if dataset.dtype.kind not in "biuf":
             raise ReadError(f"{key} holds {dataset.dtype}, not numbers", where=where)
         self._admit(dataset, key, where)
         array = np.asarray(dataset[()])
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.sum(~np.isfinite(array)))
             raise ReadError(f"{key} holds {bad} values that are no numbers", where=where)
         return array

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,10 @@ def load(
     shape: Sequence[int] | None = None,
     steps: int | None = None,
     most: int = 1,
+    dt: float | None = None,
 ) -> Split:
-    """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``.
+    """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``, or
+    ``.nir`` (NIR data).
 
     Args:
         spec: what to read; ``count`` takes the first so many samples.
@@ -100,18 +103,21 @@ def load(
         shape: the network's input [C, H, W]; needed for files, where it tells images from frames; else checked.
         steps: how many frames a recording is cut into (N-MNIST).
         most: event counts above it are clipped; 1 makes spikes of them.
+        dt: the length of a step, where the network says one: that of NIR data must be the same.
 
     Raises:
         ReadError: no such data, not where it should be, truncated, of another format or shape.
     """
-    if file := re.fullmatch(r"(.+\.np[yz])(?::(\d+))?", spec):
-        return _from_file(Path(file[1]), _count(spec, file[2]), shape, steps)
+    if file := re.fullmatch(r"(.+\.(?:np[yz]|nir))(?::(\d+))?", spec):
+        return _from_file(Path(file[1]), _count(spec, file[2]), shape, steps, dt)
     name, _, rest = spec.partition(":")
     split, _, count = rest.partition(":")
     split = split or "test"
     if name not in DATA_SETS:
         close = difflib.get_close_matches(name, DATA_SETS, n=1)
-        remedy = f"did you mean {close[0]}?" if close else f"one of {', '.join(DATA_SETS)}, or a path to .npz or .npy"
+        remedy = (
+            f"did you mean {close[0]}?" if close else f"one of {', '.join(DATA_SETS)}, or a path to .npz, .npy or .nir"
+        )
         raise ReadError("no such data set", where=spec, remedy=remedy)
     if split not in SPLITS:
         raise ReadError(f"no split {split!r}", where=spec, remedy="train or test, as in fashion-mnist:test:256")
@@ -306,11 +312,13 @@ def event_frames(path: Path, steps: int) -> NDArray[np.int64]:
 # Files
 
 
-def _from_file(path: Path, count: int | None, shape: Sequence[int] | None, steps: int | None) -> Split:
+def _from_file(
+    path: Path, count: int | None, shape: Sequence[int] | None, steps: int | None, dt: float | None
+) -> Split:
     where = str(path)
     if shape is None:
         raise ReadError("needs the network's input shape", where=where, why="it tells images from frames")
-    arrays = formats.read_arrays(path)
+    arrays = _recorded(path, shape, steps, dt) if path.suffix == ".nir" else formats.read_arrays(path)
     if "x" not in arrays:
         raise ReadError(f"holds {', '.join(arrays) or 'nothing'}", where=where, why="the samples are called x")
     x = arrays["x"]
@@ -329,3 +337,12 @@ def _from_file(path: Path, count: int | None, shape: Sequence[int] | None, steps
         raise ReadError(f"y is {y.dtype} {list(y.shape)}", where=where, why=f"integers [{len(x)}], one label a sample")
     labels = None if y is None else y[:count].astype(np.int64)
     return Split(where, "", np.ascontiguousarray(x[:count], np.float32), labels, static, ())
+
+
+def _recorded(path: Path, shape: Sequence[int], steps: int | None, dt: float | None) -> dict[str, NDArray[Any]]:
+    """NIR data as ``x`` [N, T, *shape]: they hold the neurons of a node as one axis."""
+    from snncompile.frontends.nir_data import read_input
+
+    values = read_input(path, dt, steps)
+    fits = prod(shape) == values.shape[2]
+    return {"x": values.reshape(*values.shape[:2], *shape) if fits else values}
