@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ def write_trace(path: Path, trace: Trace, dt: float, given: Mapping[str, Array])
     for name, array in trace.potentials.items():
         seen.setdefault(name, {})[POTENTIAL] = array
     shapes = {name: list(next(iter(arrays.values())).shape[2:]) for name, arrays in seen.items()}
+    said = {"meta": dict(trace.meta), "shapes": shapes, "given": sorted(given)}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with h5py.File(beside, "w") as file:
             file.attrs["__type__"] = "NIRGraphData"
-            file.attrs[OURS] = json.dumps({"meta": dict(trace.meta), "shapes": shapes}, sort_keys=True)
+            file.attrs[OURS] = json.dumps(said, sort_keys=True)
             nodes = file.create_group("nodes")
             for name, arrays in seen.items():
                 _write_node(nodes.create_group(name), arrays, dt)
@@ -63,15 +65,15 @@ def _write_node(node: Any, arrays: Mapping[str, Array], dt: float) -> None:
 
 def as_trace(recorded: Recorded) -> Trace:
     """The trace that a file holds: shapes as written, or the neurons of a node as one axis."""
-    shapes, meta = recorded.meta.get("shapes", {}), recorded.meta.get("meta", {})
     spikes: dict[str, Array] = {}
     potentials: dict[str, Array] = {}
-    for name, seen in recorded.nodes.items():
+    for name in sorted(recorded.nodes.keys() - set(recorded.given)):
+        seen = recorded.nodes[name]
         for key, target in ((SPIKES, spikes), (POTENTIAL, potentials)):
             one = seen.get(key)
             if isinstance(one, Gridded):
                 values = one.values.astype(bool) if key == SPIKES else one.values
-                shape = tuple(int(size) for size in shapes.get(name, [values.shape[2]]))
-                fits = int(np.prod(shape)) == values.shape[2]
+                shape = recorded.shapes.get(name, values.shape[2:])
+                fits = prod(shape) == values.shape[2]
                 target[name] = values.reshape(*values.shape[:2], *shape) if fits else values
-    return Trace(spikes, potentials, meta if isinstance(meta, dict) else {})
+    return Trace(spikes, potentials, recorded.meta)

@@ -115,10 +115,11 @@ def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None
     """Data for a graph of one input that no recipe describes: files, or data sets of its shape as they are."""
     from snncompile.train.data import load
 
-    inputs = [op for op in graph.nodes.values() if isinstance(op, Input)]
+    inputs = {name: op for name, op in graph.nodes.items() if isinstance(op, Input)}
     if len(inputs) != 1:
         raise ReadError(f"the network has {len(inputs)} inputs, one array was given", where=spec)
-    found = load(spec, Path(root) if root else None, shape=inputs[0].shape, steps=steps, dt=dt)
+    ((node, op),) = inputs.items()
+    found = load(spec, Path(root) if root else None, shape=op.shape, steps=steps, dt=dt, node=node)
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
     return Data(spec, found.x, found.y, found.classes)

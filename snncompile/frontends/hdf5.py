@@ -29,7 +29,18 @@ SMALL = 1 << 26
 MOST_GAIN = 200
 """How much larger than the file all that is read of it may be, where that is more than ``SMALL``."""
 MOST_TEXT = 1 << 16
-_DAMAGED = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, zlib.error, EOFError)
+_DAMAGED = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    EOFError,
+)
 _DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32000
 
 

@@ -51,10 +51,14 @@ Observables = Mapping[str, Observable]
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """Node -> name -> what was seen of it; ``meta``: what this program said of it, where it wrote the file."""
+    """Node -> name -> what was seen of it. Where this program wrote the file: ``meta`` of the trace, ``shapes`` of the
+    populations, and the inputs, whose values were ``given``.
+    """
 
     nodes: Mapping[str, Observables]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
 
 
 def holds_data(path: Path) -> bool:
@@ -77,20 +81,20 @@ def read_data(path: Path) -> Recorded:
             raise ReadError("holds no NIR data", where=where, why=why)
         found: dict[str, Observables] = {}
         _graph(file, file.root, "", where, found, 0)
-        text = file.root.attrs.get(OURS, "{}")
-        meta = json.loads(text) if isinstance(text, str) else {}
-        return Recorded(found, meta if isinstance(meta, dict) else {})
+        said = json.loads(str(file.root.attrs.get(OURS, "{}")))
+        shapes = {str(name): tuple(map(int, shape)) for name, shape in dict(said.get("shapes", {})).items()}
+        return Recorded(found, dict(said.get("meta", {})), shapes, tuple(map(str, said.get("given", ()))))
 
 
-def read_input(path: Path, dt: float | None, steps: int | None) -> Array:
+def read_input(path: Path, node: str, dt: float | None, steps: int | None) -> Array:
     """What is shown to a network: ``[samples, steps, neurons]``; events that share a step and a neuron add.
 
-    It is that of the only node, or of the one called ``input``. ``dt``: the step of the network; without one, a sample
+    It is that of the only node in the file, or of the one called ``node``. ``dt``: the step of the network; without one, a sample
     is cut into ``steps``. A grid of dt = 1 counts steps. Raises ``ReadError``.
     """
     where = str(path)
     nodes = read_data(path).nodes
-    name = _only(nodes, "input", where, "nodes")
+    name = _only(nodes, node, where, "nodes")
     what = _only(nodes[name], "spikes", f"{where}: {name}", "observables")
     seen, place = nodes[name][what], f"{where}: {name}.{what}"
     if isinstance(seen, Gridded):
@@ -100,11 +104,8 @@ def read_input(path: Path, dt: float | None, steps: int | None) -> Array:
     if dt is None and steps is not None:
         dt = seen.duration / steps
     if dt is None:
-        raise ReadError(
-            "holds events, and nothing says how long a step is",
-            where=place,
-            remedy="put them on a grid: to_time_gridded",
-        )
+        remedy = "put them on a grid: to_time_gridded"
+        raise ReadError("holds events, and nothing says how long a step is", where=place, remedy=remedy)
     return on_grid(seen, dt, place)
 
 

@@ -93,6 +93,7 @@ def load(
     steps: int | None = None,
     most: int = 1,
     dt: float | None = None,
+    node: str = "input",
 ) -> Split:
     """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``, or
     ``.nir`` (NIR data).
@@ -104,12 +105,13 @@ def load(
         steps: how many frames a recording is cut into (N-MNIST).
         most: event counts above it are clipped; 1 makes spikes of them.
         dt: the length of a step, where the network says one: that of NIR data must be the same.
+        node: whose data are read, where NIR data hold those of several.
 
     Raises:
         ReadError: no such data, not where it should be, truncated, of another format or shape.
     """
     if file := re.fullmatch(r"(.+\.(?:np[yz]|nir))(?::(\d+))?", spec):
-        return _from_file(Path(file[1]), _count(spec, file[2]), shape, steps, dt)
+        return _from_file(Path(file[1]), _count(spec, file[2]), shape, steps, dt, node)
     name, _, rest = spec.partition(":")
     split, _, count = rest.partition(":")
     split = split or "test"
@@ -313,12 +315,12 @@ def event_frames(path: Path, steps: int) -> NDArray[np.int64]:
 
 
 def _from_file(
-    path: Path, count: int | None, shape: Sequence[int] | None, steps: int | None, dt: float | None
+    path: Path, count: int | None, shape: Sequence[int] | None, steps: int | None, dt: float | None, node: str
 ) -> Split:
     where = str(path)
     if shape is None:
         raise ReadError("needs the network's input shape", where=where, why="it tells images from frames")
-    arrays = _recorded(path, shape, steps, dt) if path.suffix == ".nir" else formats.read_arrays(path)
+    arrays = _recorded(path, shape, steps, dt, node) if path.suffix == ".nir" else formats.read_arrays(path)
     if "x" not in arrays:
         raise ReadError(f"holds {', '.join(arrays) or 'nothing'}", where=where, why="the samples are called x")
     x = arrays["x"]
@@ -339,10 +341,12 @@ def _from_file(
     return Split(where, "", np.ascontiguousarray(x[:count], np.float32), labels, static, ())
 
 
-def _recorded(path: Path, shape: Sequence[int], steps: int | None, dt: float | None) -> dict[str, NDArray[Any]]:
+def _recorded(
+    path: Path, shape: Sequence[int], steps: int | None, dt: float | None, node: str
+) -> dict[str, NDArray[Any]]:
     """NIR data as ``x`` [N, T, *shape]: they hold the neurons of a node as one axis."""
     from snncompile.frontends.nir_data import read_input
 
-    values = read_input(path, dt, steps)
+    values = read_input(path, node, dt, steps)
     fits = prod(shape) == values.shape[2]
     return {"x": values.reshape(*values.shape[:2], *shape) if fits else values}
