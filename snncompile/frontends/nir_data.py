@@ -89,8 +89,8 @@ def read_data(path: Path) -> Recorded:
 def read_input(path: Path, node: str, dt: float | None, steps: int | None) -> Array:
     """What is shown to a network: ``[samples, steps, neurons]``; events that share a step and a neuron add.
 
-    It is that of the only node in the file, or of the one called ``node``. ``dt``: the step of the network; without one, a sample
-    is cut into ``steps``. A grid of dt = 1 counts steps. Raises ``ReadError``.
+    It is that of the only node in the file, or of the one called ``node``. ``dt``: the step of the network; without
+    one, a sample is cut into ``steps``. A grid of dt = 1 counts steps. Raises ``ReadError``.
     """
     where = str(path)
     nodes = read_data(path).nodes

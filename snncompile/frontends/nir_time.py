@@ -11,7 +11,7 @@ With tau dv/dt = (v_leak - v) + r I, and I held for a step of length dt, the pot
 I and IF: beta = 0, gain = r dt. The format says none of this, and files differ in what r says:
 
 * ``r = tau/dt`` (canonical, SpikingJelly, snnTorch): tau / r is one number in all leaky nodes. It is dt, and an Euler
-  step has the gain 1: beta = 1 / r, so that the file's numbers give the trained decay to the last bit.
+  step has the gain 1: beta = 1 / r, so that the numbers give a decay of float32 to the last bit.
 * ``r = 1`` (Norse, Nengo, most published files): nothing says dt.
 * ``r = 1/dt`` of I and IF; with ``r = 1`` readers differ between "per unit of time" and "per step".
 * anything else is a resistance, as written.
@@ -75,7 +75,7 @@ class Time:
         if self.semantics == "sinabs":
             return Leak(-np.expm1(-1.0 / tau), np.ones(()))
         if self.dialect == "r = tau/dt" and self.semantics != "exact":
-            return Leak(self._on_grid(1.0 / r), np.ones(()))
+            return Leak(self._on_grid(_inverse(r)), np.ones(()))
         step = self._step(node, tau, tau_key)
         beta = -np.expm1(-step) if self.semantics == "exact" else step
         return Leak(self._on_grid(beta), r * beta)
@@ -86,7 +86,7 @@ class Time:
         if self.dialect == "r = tau/dt" and self.semantics != "exact" and self.dt is not None:
             with np.errstate(divide="ignore"):
                 if np.all(np.abs(w_in * self.dt / tau - 1.0) < CLOSE):
-                    return Leak(self._on_grid(1.0 / w_in), np.ones(()))
+                    return Leak(self._on_grid(_inverse(w_in)), np.ones(()))
         step = self._step(node, tau, "tau_syn")
         alpha = -np.expm1(-step) if self.semantics == "exact" else step
         return Leak(self._on_grid(alpha), w_in * alpha)
@@ -219,7 +219,10 @@ def _settle_integrating(integrating: list[Node], time: Time) -> None:
         time.notes.append("r = 1/dt in I and IF")
     elif np.any(r == 1.0) and time.dt != 1.0 and options.r is None:
         time.open.append(
-            (f"r = 1 of I and IF: per step, or per unit of time (dt is {time.dt:g})", "`--nir r=step` or r=written")
+            (
+                f"r = 1 of I and IF: per step, or per unit of time (dt is {time.dt:g})",
+                "`--nir r=step` or `--nir r=written`",
+            )
         )
 
 
@@ -245,6 +248,13 @@ def shortest(value: float) -> float:
         (short for digits in range(1, 17) if abs((short := float(f"{value:.{digits}g}")) - value) <= CLOSE / 4 * value),
         value,
     )
+
+
+def _inverse(r: Reals) -> Reals:
+    """``beta = 1 / r``, and the decay ``1 - beta`` that of a framework in float32 where it is one but for rounding twice."""
+    beta = 1.0 / r
+    decay = (1.0 - beta).astype(np.float32).astype(np.float64)
+    return np.where(np.abs((1.0 - beta) - decay) <= 2.0**-51, 1.0 - decay, beta)
 
 
 def _positive(node: Node, key: str) -> Reals:
