@@ -33,7 +33,8 @@ DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz, .npy
 NIR = (
     "what a .nir leaves open: r=step|written (of I and IF), start=zero|reset|leak (the potential), loop=NODE+NODE (that"
     " hear a loop a step late), current=new|old (of CubaLIF), fires=gt|ge, reset=value|subtract,"
-    " input=spike|signed|count:MOST, steps=T (that an image is shown), metadata=use|ignore"
+    " input=spike|signed|count:MOST, steps=T (that an image is shown), readout=sum|mean|last (of an output that reads"
+    " weights), metadata=use|ignore"
 )
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from snncompile.commands.console import Log
 from snncompile.commands.imported import Data, by_shape
-from snncompile.errors import ReadError
+from snncompile.errors import NotRepresentable, ReadError
 from snncompile.frontends.nir import read
 from snncompile.frontends.nir_options import Options, parse
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input
+from snncompile.ir.ops import Input, Output, Stateful
 from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 
@@ -92,6 +92,17 @@ class Exchanged:
             raise ReadError("are images", where=spec, why=why, remedy="--nir steps=T, or frames [N, T, ...]")
         return self.found.steps
 
+    def _check_outputs(self) -> None:
+        """A machine shows what a population holds, and nothing in between."""
+        for name in self.graph.names(Output):
+            for edge in self.graph.into(name):
+                if not isinstance(self.graph.nodes[edge.source], Stateful):
+                    raise NotRepresentable(
+                        f"reads {self.graph.label(edge.source)}, which no population holds",
+                        where=self.graph.label(name),
+                        remedy="say what is made of it over time: --nir readout=sum (mean, last)",
+                    )
+
     def record(self, x: Array) -> Trace | None:
         """Nothing: the training framework is not here."""
         return None
@@ -100,6 +111,7 @@ class Exchanged:
         """The network lowered to the target of the command line, its integers chosen on data."""
         from snncompile.compile import compile_graph, shown
 
+        self._check_outputs()
         target = Target.load(options.target)
         target = target.on_board(options.board) if options.board else target
         spec = options.calibration or options.data

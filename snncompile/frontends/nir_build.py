@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from dataclasses import replace
 from math import prod
 
 import networkx as nx
 import numpy as np
 
 from snncompile.errors import GraphError, ReadError, UnsupportedNode
+from snncompile.frontends.nir_current import currents
 from snncompile.frontends.nir_flat import Flat
-from snncompile.frontends.nir_layers import LINEAR, layer, takes
+from snncompile.frontends.nir_layers import LINEAR, compact, layer, takes
 from snncompile.frontends.nir_neurons import ANALOG, CURRENT, SPIKING, STATEFUL, Fired, leak_of, population, stateless
 from snncompile.frontends.nir_neurons import readout as read_out
 from snncompile.frontends.nir_record import MOST_NEURONS, Node
 from snncompile.frontends.nir_time import Time
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Input, Neuron, Op, Output, Scale, Shape
+from snncompile.ir.ops import Input, Neuron, Op, Output, Readout, Scale, Shape, Stateful
 from snncompile.ir.shapes import shape_of
 from snncompile.ir.signals import Analog
 
@@ -29,6 +31,7 @@ def build(flat: Flat, time: Time, where: str) -> Graph:
         _delay(flat, name, time)
     builder = _Builder(flat, time, _fuse(flat, time))
     builder.run(where)
+    _read_over_time(builder, time)
     edges = _step_in_loops(builder.nodes, builder.edges, time, where)
     order = Graph(builder.nodes, edges).order
     return Graph({name: builder.nodes[name] for name in order}, edges)
@@ -114,6 +117,7 @@ class _Builder:
     def __init__(self, flat: Flat, time: Time, fired: dict[str, Fired]) -> None:
         self.flat, self.time, self.fired = flat, time, fired
         self.into, self.out_of = _by_end(flat.edges)
+        self.currents = currents(flat, self.into, self.out_of, fired, time)
         self.nodes: dict[str, Op] = {}
         self.edges: list[Edge] = []
         self.shapes: dict[str, Shape] = {}
@@ -168,7 +172,12 @@ class _Builder:
             wanted = [shape for edge in self.out_of[name] if (shape := takes(self.flat.nodes[edge.target]))]
             self._put(name, layer(node, arriving, wanted, self.time.notes), arriving)
         elif node.kind in SPIKING or name in self.fired:
-            self._put(name, population(node, arriving, self.time, self.fired.get(name)), arriving)
+            op = population(node, arriving, self.time, self.fired.get(name))
+            self._put(name, replace(op, alpha=self.currents.alpha.get(name, op.alpha)), arriving)
+        elif name in self.currents.filters:
+            gain = self.currents.filters[name].gain
+            self._put(name, Scale(compact(gain.reshape(()) if gain.size == 1 else gain, arriving)), arriving)
+            self.time.notes.append(f"{name} is the synaptic current of the neurons behind it")
         elif node.kind == "Threshold":
             self._put(name, stateless(node, arriving, self.time), arriving)
         else:
@@ -211,6 +220,24 @@ class _Builder:
     def _coupled(self, name: str, node: Node) -> None:
         now, before = self.time.coupled(node)
         self._between(name, {f"{name}_now": (Scale(now), 0), f"{name}_before": (Scale(before), 1)})
+
+
+def _read_over_time(builder: _Builder, time: Time) -> None:
+    """A read-out in front of every Output that reads weights: what ``readout`` says is made of it."""
+    kind = time.options.readout
+    if kind is None:
+        return
+    for name in [name for name, op in builder.nodes.items() if isinstance(op, Output)]:
+        into = [edge for edge in builder.edges if edge.target == name]
+        if all(isinstance(builder.nodes[edge.source], Stateful) for edge in into):
+            continue
+        between = f"{name}_readout"
+        if between in builder.nodes:
+            raise builder.flat.nodes[name].fail(f"another node is called {between}")
+        builder.nodes[between] = Readout(builder.shapes[name], kind=kind, decay=0.0 if kind == "last" else 1.0)
+        builder.edges = [edge for edge in builder.edges if edge.target != name]
+        builder.edges += [Edge(edge.source, between, edge.delay) for edge in into] + [Edge(between, name)]
+        time.notes.append(f"{name} shows the {kind} of what arrives over time")
 
 
 def _long(shape: Shape) -> list[int]:

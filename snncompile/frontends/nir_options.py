@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from snncompile.ir.signals import Count, Signal, Signed, Spike
 
@@ -13,6 +13,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "start": ("zero", "reset", "leak"),
     "fires": ("gt", "ge"),
     "reset": ("value", "subtract"),
+    "readout": ("sum", "mean", "last"),
     "metadata": ("use", "ignore"),
 }
 KEYS = (*CHOICES, "loop", "input", "steps")
@@ -28,7 +29,8 @@ class Options:
     whether a step of CubaLIF adds the ``new`` current to the potential, or that of the step before. ``loop``: nodes
     that hear the loops they are in one step late. ``start``: the potential at the start of a sample. ``fires``,
     ``reset``: the tie rule and the reset, where they are not NIR's. ``metadata``: whether what this program wrote into
-    a file counts. ``input``: what the inputs carry. ``steps``: the length of a sample of images.
+    a file counts. ``readout``: what is made over time of an output that reads weights. ``input``: what the inputs
+    carry. ``steps``: the length of a sample of images.
     """
 
     semantics: str | None = None
@@ -40,13 +42,14 @@ class Options:
     fires: str | None = None
     reset: str | None = None
     metadata: str = "use"
+    readout: Literal["sum", "mean", "last"] | None = None
     input: Signal | None = None
     steps: int | None = None
 
     @property
     def said(self) -> str:
         """What was chosen of that which a file's metadata also say."""
-        keys = ("semantics", "dt", "r", "current", "start", "fires", "reset", "loop", "input")
+        keys = ("semantics", "dt", "r", "current", "start", "fires", "reset", "loop", "input", "readout")
         return ", ".join(key for key in keys if getattr(self, key) not in (None, ()))
 
 

@@ -251,7 +251,7 @@ def shortest(value: float) -> float:
 
 
 def _inverse(r: Reals) -> Reals:
-    """``beta = 1 / r``, and the decay ``1 - beta`` that of a framework in float32 where it is one but for rounding twice."""
+    """``beta = 1 / r``; where the decay ``1 - beta`` is a number of float32 but for two roundings, it was that one."""
     beta = 1.0 / r
     decay = (1.0 - beta).astype(np.float32).astype(np.float64)
     return np.where(np.abs((1.0 - beta) - decay) <= 2.0**-51, 1.0 - decay, beta)

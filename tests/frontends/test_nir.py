@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snncompile.compile import fold
+from snncompile.errors import UnsupportedNode
 from snncompile.frontends.nir import Found, read
 from snncompile.frontends.nir_options import Options
 from snncompile.ir.ops import By, Conv, Neuron, Readout
@@ -423,6 +424,50 @@ def test_a_potential_at_the_end_is_a_readout(path: Path, leaky: bool) -> None:
     op = found.graph.nodes["last"]
     assert isinstance(op, Readout)
     assert (op.kind, op.decay) == (("weighted", 0.75) if leaky else ("sum", 1.0))
+
+
+def test_an_integrator_in_front_of_neurons_is_their_current(path: Path) -> None:
+    """LI -> weights -> LIF, as some write CubaLIF; with a bias between them the value is analog, and refused."""
+    generator = np.random.default_rng(18)
+    nodes: Nodes = {
+        "input": nir.Input(np.array([5])),
+        "fc": affine(generator, 4, 5),
+        "li": nir.LI(tau=np.full(4, 2 * DT), r=np.array([1.0, 2.0, 4.0, 0.5]), v_leak=np.zeros(4)),
+        "w": nir.Linear(affine(generator, 3, 4).weight),
+        "lif": lif((3,), v_threshold=0.5),
+        "output": nir.Output(np.array([3])),
+    }
+    edges = list(pairwise(nodes))
+    graph = write(path, nodes, edges)
+    options = Options("euler", DT, r="written")
+    found = read(path, options)
+    neuron = found.graph.nodes["lif"]
+    assert isinstance(neuron, Neuron)
+    assert neuron.alpha == 0.5
+    equal(Model(graph, DT), found, {"input": spikes(generator, 60, 5)})
+    for name, other in (("w", affine(generator, 3, 4)), ("li", nir.LI(np.full(4, DT), np.ones(4), np.ones(4)))):
+        write(path, nodes | {name: other}, edges)
+        with pytest.raises(UnsupportedNode, match=r"li \(LI\): its potential goes on to w"):
+            read(path, Options("euler", DT, r="written", start="zero"))
+    skip: Nodes = nodes | {"skip": affine(generator, 3, 5)}
+    write(path, skip, [*edges, ("input", "skip"), ("skip", "lif")])
+    with pytest.raises(UnsupportedNode, match="its potential goes on to w"):
+        read(path, options)
+
+
+@pytest.mark.parametrize("readout", [None, "sum", "last"])
+def test_weights_at_the_end_are_read_as_is_said(path: Path, readout: Any) -> None:
+    generator = np.random.default_rng(19)
+    ends = {"input": nir.Input(np.array([5])), "output": nir.Output(np.array([3]))}
+    nodes = {"input": ends["input"], "lif": lif((5,), v_threshold=0.5), "fc": affine(generator, 3, 5), **ends}
+    graph = write(path, nodes, [("input", "lif"), ("lif", "fc"), ("fc", "output")])
+    found = read(path, Options(readout=readout))
+    x = {"input": spikes(generator, 30, 5)}
+    trace, sent = equal(Model(graph, DT), found, x), Model(graph, DT).run(x)["output"]
+    assert set(trace.potentials) == {"lif"} | ({"output_readout"} if readout else set())
+    if readout:
+        expected = sent if readout == "last" else np.cumsum(sent, axis=0)
+        np.testing.assert_array_equal(trace.potentials["output_readout"][0], expected)
 
 
 def test_scalars_and_what_older_files_lack(path: Path) -> None:

@@ -219,8 +219,8 @@ def test_the_shortest_number_that_is_meant() -> None:
 
 
 def test_the_words_of_the_command_line() -> None:
-    found = parse("euler", 1e-3, "r=step,loop=a+b,start=reset,input=count:3,steps=7,metadata=ignore")
-    assert found == Options("euler", 1e-3, "step", None, ("a", "b"), "reset", None, None, "ignore", Count(3), 7)
+    found = parse("euler", 1e-3, "r=step,loop=a+b,start=reset,input=count:3,steps=7,metadata=ignore,readout=mean")
+    assert found == Options("euler", 1e-3, "step", None, ("a", "b"), "reset", None, None, "ignore", "mean", Count(3), 7)
     assert parse(None, None, "input=spike").input == Spike()
     for words, said in (
         ("r=maybe", "r=maybe: one of written, step"),
