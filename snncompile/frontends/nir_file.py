@@ -71,8 +71,10 @@ class _Reader:
     def __init__(self, file: File) -> None:
         self.file = file
         self.seen = 0
+        self.places: set[int] = set()
 
     def net(self, group: Any, where: str, depth: int) -> Net:
+        self._once(group, where)
         if depth > DEEPEST:
             raise ReadError(f"its graphs are nested more than {DEEPEST} deep", where=where)
         inner = self.file.inside(group, "nodes", where)
@@ -90,6 +92,17 @@ class _Reader:
             kind = self.text(node, "type", place)
             nodes[name] = self.net(node, place, depth + 1) if kind == "NIRGraph" else self._node(node, kind, place)
         return Net(nodes, self._edges(group, where), self._metadata(group, where))
+
+    def _once(self, group: Any, where: str) -> None:
+        """Graphs that share a part, or hold themselves, unfold to any size."""
+        import h5py
+
+        place = int(h5py.h5o.get_info(group.id).addr)
+        if place in self.places:
+            raise ReadError(
+                "is another graph of the file, or holds it", where=where, why="each stands where it is once"
+            )
+        self.places.add(place)
 
     def _names(self, group: Any, where: str) -> list[str]:
         self.seen += len(group)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snncompile.compile import fold
-from snncompile.errors import UnsupportedNode
+from snncompile.errors import ReadError, UnsupportedNode
 from snncompile.frontends.nir import Found, read
 from snncompile.frontends.nir_options import Options
 from snncompile.ir.ops import By, Conv, Neuron, Readout
@@ -295,6 +295,21 @@ def test_a_loop_of_two_populations_takes_its_step_where_it_is_told(path: Path, i
     graph = write(path, nodes, edges)
     late = frozenset({("back", "one") if into == "one" else ("there", "two")})
     equal(Model(graph, DT, late=late), read(path, Options(dt=DT, loop=(into,))), {"input": spikes(generator, 80, 4)})
+
+
+def test_a_loop_that_leaves_its_step_open_is_refused(path: Path) -> None:
+    generator = np.random.default_rng(20)
+    cells = {"one": lif((4,)), "there": affine(generator, 4, 4), "two": lif((4,)), "back": affine(generator, 4, 4)}
+    nodes = {"input": nir.Input(np.array([4])), **cells, "output": nir.Output(np.array([4]))}
+    edges = [("input", "one"), ("one", "there"), ("there", "two"), ("two", "back"), ("back", "one"), ("two", "output")]
+    write(path, nodes, edges)
+    with pytest.raises(ReadError, match=r"where the loop through one, two takes its step.*--nir loop=one"):
+        read(path)
+    with pytest.raises(ReadError, match="no node 'three' "):
+        read(path, Options(loop=("three",)))
+    write(path, nodes, [edge for edge in edges if edge != ("back", "one")])
+    with pytest.raises(ReadError, match="has no loop without a delay"):
+        read(path, Options(loop=("one",)))
 
 
 def test_nested_graphs_are_one_graph(path: Path) -> None:
