@@ -247,6 +247,7 @@ def _show(verbs: Verbs[_Parser]) -> None:
     _lowering(verb)
     levels = ("read", "folded", "fixed", "timed", "placed")
     verb.add_argument("--level", choices=levels, help="of a checkpoint (default: read)")
+    _root(verb)
     verb.add_argument("--text", action="store_true", help="the graph in the text form that parses")
 
 

@@ -114,9 +114,10 @@ class Exchanged:
         self._check_outputs()
         target = Target.load(options.target)
         target = target.on_board(options.board) if options.board else target
-        spec = options.calibration or options.data
+        spec = options.calibration or getattr(options, "data", None)
         if not spec:
-            raise ReadError("is in reals", where=str(self.path), remedy="name data to choose its integers on: --data")
+            remedy = "name data to choose its integers on: --calibration or --data"
+            raise ReadError("is in reals", where=str(self.path), remedy=remedy)
         data = self._shown(spec, options.data_root)
         x = data.x
         if not options.calibration:

@@ -75,7 +75,7 @@ class Time:
         if self.semantics == "sinabs":
             return Leak(-np.expm1(-1.0 / tau), np.ones(()))
         if self.dialect == "r = tau/dt" and self.semantics != "exact":
-            return Leak(self._on_grid(_inverse(r)), np.ones(()))
+            return Leak(self._on_grid(inverse(r)), np.ones(()))
         step = self._step(node, tau, tau_key)
         beta = -np.expm1(-step) if self.semantics == "exact" else step
         return Leak(self._on_grid(beta), r * beta)
@@ -86,7 +86,7 @@ class Time:
         if self.dialect == "r = tau/dt" and self.semantics != "exact" and self.dt is not None:
             with np.errstate(divide="ignore"):
                 if np.all(np.abs(w_in * self.dt / tau - 1.0) < CLOSE):
-                    return Leak(self._on_grid(_inverse(w_in)), np.ones(()))
+                    return Leak(self._on_grid(inverse(w_in)), np.ones(()))
         step = self._step(node, tau, "tau_syn")
         alpha = -np.expm1(-step) if self.semantics == "exact" else step
         return Leak(self._on_grid(alpha), w_in * alpha)
@@ -250,7 +250,7 @@ def shortest(value: float) -> float:
     )
 
 
-def _inverse(r: Reals) -> Reals:
+def inverse(r: Reals) -> Reals:
     """``beta = 1 / r``; where the decay ``1 - beta`` is a number of float32 but for two roundings, it was that one."""
     beta = 1.0 / r
     decay = (1.0 - beta).astype(np.float32).astype(np.float64)
