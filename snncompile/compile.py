@@ -149,21 +149,33 @@ def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def shown(graph: Graph, x: Array, steps: int) -> dict[str, Array]:
-    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus.
+    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus; frames for
+    several inputs as the fields of a structured array.
 
-    Raises ``GraphError`` where ``x`` is neither, where the graph has more than one input, or where values are not what
-    the input declares.
+    Raises ``GraphError`` where ``x`` is none of it, or where values are not what the input declares.
     """
     inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
+    if x.dtype.names:
+        if set(x.dtype.names) != set(inputs):
+            raise GraphError(f"data for {', '.join(x.dtype.names)}, inputs are {', '.join(inputs)}", where="stimulus")
+        return {name: shown_to(graph, name, x[name], steps) for name in inputs}
     if len(inputs) != 1:
         raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
-    ((name, shape),) = inputs.items()
+    ((name, _),) = inputs.items()
+    return {name: shown_to(graph, name, x, steps)}
+
+
+def shown_to(graph: Graph, name: str, x: Array, steps: int) -> Array:
+    """What one input receives, [samples, steps, *shape]. Raises ``GraphError``."""
+    op = graph.nodes[name]
+    assert isinstance(op, Input)
+    shape = op.shape
     if x.shape[1:] not in (shape, (steps, *shape)):
         raise GraphError(
             f"data of shape {list(x.shape)} fit neither images {list(shape)} nor frames {[steps, *shape]}", where=name
         )
     _admitted(graph, name, x)
-    return {name: x if x.shape[1:] != shape else np.broadcast_to(x[:, None], (len(x), steps, *shape))}
+    return x if x.shape[1:] != shape else np.broadcast_to(x[:, None], (len(x), steps, *shape))
 
 
 def _admitted(graph: Graph, name: str, x: Array) -> None:

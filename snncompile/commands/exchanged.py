@@ -84,6 +84,8 @@ class Exchanged:
         return by_shape(self.graph, spec, root, self.found.steps, self.found.dt)
 
     def _steps(self, data: Data, spec: str) -> int:
+        if data.x.dtype.names:
+            return int(data.x.dtype[0].shape[0])
         shape = next(op.shape for op in self.graph.nodes.values() if isinstance(op, Input))
         if data.x.shape[1:] != shape:
             return int(data.x.shape[1])

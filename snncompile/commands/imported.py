@@ -112,14 +112,18 @@ class Imported:
 
 
 def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None, dt: float | None = None) -> Data:
-    """Data for a graph of one input that no recipe describes: files, or data sets of its shape as they are."""
+    """Data for a graph that no recipe describes: files, or data sets of its shape as they are.
+
+    For a graph of several inputs a file that holds them by name: ``x`` is then a structured array, a field an input.
+    """
     from snncompile.train.data import load
 
-    inputs = {name: op for name, op in graph.nodes.items() if isinstance(op, Input)}
-    if len(inputs) != 1:
-        raise ReadError(f"the network has {len(inputs)} inputs, one array was given", where=spec)
-    ((node, op),) = inputs.items()
-    found = load(spec, Path(root) if root else None, shape=op.shape, steps=steps, dt=dt, node=node)
+    inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
+    if len(inputs) == 1:
+        ((node, shape),) = inputs.items()
+        found = load(spec, Path(root) if root else None, shape=shape, steps=steps, dt=dt, node=node)
+    else:
+        found = load(spec, steps=steps, dt=dt, inputs=inputs)
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
     return Data(spec, found.x, found.y, found.classes)

@@ -6,10 +6,9 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +93,7 @@ def load(
     most: int = 1,
     dt: float | None = None,
     node: str = "input",
+    inputs: Mapping[str, Sequence[int]] | None = None,
 ) -> Split:
     """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``, or
     ``.nir`` (NIR data).
@@ -106,12 +106,20 @@ def load(
         most: event counts above it are clipped; 1 makes spikes of them.
         dt: the length of a step, where the network says one: that of NIR data must be the same.
         node: whose data are read, where NIR data hold those of several.
+        inputs: name -> shape, of a network that has several; a file holds them by name, ``x`` is a field of frames for
+            each.
 
     Raises:
         ReadError: no such data, not where it should be, truncated, of another format or shape.
     """
     if file := re.fullmatch(r"(.+\.(?:np[yz]|nir))(?::(\d+))?", spec):
-        return _from_file(Path(file[1]), _count(spec, file[2]), shape, steps, dt, node)
+        from snncompile.train.files import from_file, several
+
+        path, number = Path(file[1]), _count(spec, file[2])
+        return several(path, number, inputs, steps, dt) if inputs else from_file(path, number, shape, steps, dt, node)
+    if inputs:
+        remedy = "give an .npz or NIR data that hold them by name: " + ", ".join(inputs)
+        raise ReadError(f"the network has {len(inputs)} inputs, one array was given", where=spec, remedy=remedy)
     name, _, rest = spec.partition(":")
     split, _, count = rest.partition(":")
     split = split or "test"
@@ -309,44 +317,3 @@ def event_frames(path: Path, steps: int) -> NDArray[np.int64]:
     cell = ((window * 2 + polarity) * NMNIST_SIDE + y) * NMNIST_SIDE + x
     cells = steps * 2 * NMNIST_SIDE**2
     return np.bincount(cell, minlength=cells).reshape(steps, 2, NMNIST_SIDE, NMNIST_SIDE)
-
-
-# Files
-
-
-def _from_file(
-    path: Path, count: int | None, shape: Sequence[int] | None, steps: int | None, dt: float | None, node: str
-) -> Split:
-    where = str(path)
-    if shape is None:
-        raise ReadError("needs the network's input shape", where=where, why="it tells images from frames")
-    arrays = _recorded(path, shape, steps, dt, node) if path.suffix == ".nir" else formats.read_arrays(path)
-    if "x" not in arrays:
-        raise ReadError(f"holds {', '.join(arrays) or 'nothing'}", where=where, why="the samples are called x")
-    x = arrays["x"]
-    if x.dtype.kind not in "buif" or not np.isfinite(x).all():
-        raise ReadError(f"x ({x.dtype}) holds something that is not a finite number", where=where)
-    static = x.shape[1:] == tuple(shape)
-    if not static and x.shape[2:] != tuple(shape):
-        wanted = ", ".join(map(str, shape))
-        raise ReadError(
-            f"x is {list(x.shape)}", where=where, why=f"the network takes [N, {wanted}] or [N, T, {wanted}]"
-        )
-    if not static and steps is not None and x.shape[1] != steps:
-        raise ReadError(f"x has {x.shape[1]} steps", where=where, why=f"the network runs {steps}")
-    y = arrays.get("y")
-    if y is not None and (y.dtype.kind not in "iu" or y.shape != x.shape[:1]):
-        raise ReadError(f"y is {y.dtype} {list(y.shape)}", where=where, why=f"integers [{len(x)}], one label a sample")
-    labels = None if y is None else y[:count].astype(np.int64)
-    return Split(where, "", np.ascontiguousarray(x[:count], np.float32), labels, static, ())
-
-
-def _recorded(
-    path: Path, shape: Sequence[int], steps: int | None, dt: float | None, node: str
-) -> dict[str, NDArray[Any]]:
-    """NIR data as ``x`` [N, T, *shape]: they hold the neurons of a node as one axis."""
-    from snncompile.frontends.nir_data import read_input
-
-    values = read_input(path, node, dt, steps)
-    fits = prod(shape) == values.shape[2]
-    return {"x": values.reshape(*values.shape[:2], *shape) if fits else values}

@@ -184,3 +184,37 @@ def test_what_the_options_cannot_say_is_refused(network: Path, refused: Any, cap
         assert said in capfd.readouterr().err
     network.write_bytes(network.read_bytes()[:2000])
     assert "is no .nir, or a damaged one" in refused(4, "show", network)
+
+
+def test_several_inputs_are_given_by_name(tmp_path: Path, run: Run, refused: Any) -> None:
+    """In an .npz or as NIR data, and the bundle takes the same."""
+    generator = np.random.default_rng(33)
+    nodes = {
+        "left": nir.Input(np.array([4])),
+        "right": nir.Input(np.array([3])),
+        "fc": nir.Linear(generator.normal(size=(4, 3))),
+        "both": lif(4, threshold=0.5),
+        "output": nir.Output(np.array([4])),
+    }
+    edges = [("left", "both"), ("right", "fc"), ("fc", "both"), ("both", "output")]
+    path, data = tmp_path / "n.nir", tmp_path / "x.npz"
+    nir.write(path, nir.NIRGraph(nodes=nodes, edges=edges))
+    x = {name: generator.integers(0, 2, (6, 9, size)).astype(bool) for name, size in (("left", 4), ("right", 3))}
+    np.savez(data, **x)
+    seen = {name: nir.NIRNodeData({"spikes": nir.TimeGriddedData(values, 1e-4)}) for name, values in x.items()}
+    nir.write_data(tmp_path / "x.nir", nir.NIRGraphData(seen))
+    found = run("simulate", path, "--data", data, "--trace", tmp_path / "t.nir")
+    assert found["spikes"]["both"] > 0
+    assert run("simulate", path, "--data", tmp_path / "x.nir")["spikes"] == found["spikes"]
+    assert run("simulate", path, "--data", tmp_path / "t.nir")["spikes"] == found["spikes"]
+    assert set(nir.read_data(tmp_path / "t.nir").nodes) == {"left", "right", "both"}
+    assert run("verify", path, "--data", f"{data}:4")["samples"] == 4
+    assert run("energy", path, "--data", data)["level"] == "folded"
+    run("export", path, "--data", data, "--target", "onnx", "-o", tmp_path / "out")
+    ran = [run("run", tmp_path / "out", "--data", tmp_path / name)["spikes"] for name in ("x.npz", "x.nir")]
+    assert ran[0] == ran[1]
+    np.savez(tmp_path / "one.npz", left=x["left"])
+    assert "lacks right ([N, T, 3])" in refused(4, "simulate", path, "--data", tmp_path / "one.npz")
+    assert "2 inputs, one array was given; give an .npz or NIR data" in refused(
+        4, "show", path, "--calibration", "digits", "--level", "fixed"
+    )
