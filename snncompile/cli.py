@@ -27,7 +27,15 @@ graph contradicts itself; 6 cannot be carried to the target; 7 Lava's interprete
 found a difference; 9 two counts do not compare; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a
 verb takes."""
 
-DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz or .npy file"
+DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz, .npy or .nir (NIR data) file"
+
+
+NIR = (
+    "what a .nir leaves open: r=step|written (of I and IF), start=zero|reset|leak (the potential), loop=NODE+NODE (that"
+    " hear a loop a step late), current=new|old (of CubaLIF), fires=gt|ge, reset=value|subtract,"
+    " input=spike|signed|count:MOST, steps=T (that an image is shown), readout=sum|mean|last (of an output that reads"
+    " weights), metadata=use|ignore"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +67,14 @@ def _seconds(text: str) -> float:
         if 0 < float(text) < math.inf:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+
+
+def _length(text: str) -> float:
+    """A step: positive and finite."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no length of time above 0")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,6 +119,28 @@ def _lowering(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--per-channel", action="store_true", help="a scale for each range of channels: finer, for more populations"
     )
+    _nir(verb)
+
+
+def _nir(verb: argparse.ArgumentParser) -> None:
+    """What a .nir leaves open; the words of --nir are in ``frontends/nir_options.py``."""
+    semantics = ("euler", "exact", "loihi", "sinabs")
+    verb.add_argument(
+        "--nir-semantics", choices=semantics, help="how the equations of a .nir become steps of a simulation"
+    )
+    verb.add_argument("--dt", type=_length, metavar="DT", help="how long a step is, in the unit of time of a .nir")
+    verb.add_argument("--nir", metavar="KEY=VALUE,...", type=_nir_words, help=NIR)
+
+
+def _nir_words(text: str) -> str:
+    """What ``--nir`` says, looked through; the reader of the file takes it as it is."""
+    from snncompile.frontends.nir_options import parse
+
+    try:
+        parse(None, None, text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _train(verbs: Verbs[_Parser]) -> None:
@@ -118,7 +156,7 @@ def _train(verbs: Verbs[_Parser]) -> None:
 
 def _export(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "export", "lower to a target, prove every level, write the bundle", data=True)
-    verb.add_argument("model", help="a checkpoint, or a network.net of lava-dl")
+    verb.add_argument("model", help="a checkpoint, a .nir, or a network.net of lava-dl")
     _lowering(verb)
     verb.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle goes")
     verb.add_argument("--no-verify", action="store_true", help="write the bundle unproven; its manifest says so")
@@ -136,20 +174,21 @@ def _device(verb: argparse.ArgumentParser) -> None:
 def _run(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "run", "execute a bundle on its device's software", data=True)
     verb.add_argument("bundle", help="a folder that `export` wrote")
-    verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials to this .npz")
+    verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials to this .npz or .nir (NIR data)")
     verb.add_argument("--timeout", type=_seconds, metavar="S", help="give up after so many seconds")
 
 
 def _simulate(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "simulate", "the chip's integers on this CPU, fast", data=True)
-    verb.add_argument("model", help="a checkpoint, a bundle, or a network.net of lava-dl")
+    verb.add_argument("model", help="a checkpoint, a .nir, a bundle, or a network.net of lava-dl")
     _lowering(verb)
-    verb.add_argument("--trace", metavar="FILE", help="write spikes and potentials of every population to this .npz")
+    what = "write spikes and potentials of every population to this .npz or .nir (NIR data)"
+    verb.add_argument("--trace", metavar="FILE", help=what)
 
 
 def _verify(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "verify", "the ladder of one model, or the first divergence of two artifacts", data=True)
-    level = "a checkpoint (PATH@torch, read, folded, fixed, timed, placed, cpu, lava), a bundle, or a trace .npz"
+    level = "a checkpoint (PATH@torch, read, folded, fixed, timed, placed, cpu, lava), a .nir, a bundle, or a trace"
     verb.add_argument("artifact", nargs="+", metavar="A", help=level)
     _lowering(verb)
     _device(verb)
@@ -160,7 +199,7 @@ def _energy(verbs: Verbs[_Parser]) -> None:
     verb.epilog = (
         "Other verbs: `snncompile energy reprice`, `energy diff`, `energy explain`; a file so named is ./diff."
     )
-    verb.add_argument("model", help="a checkpoint or a bundle")
+    verb.add_argument("model", help="a checkpoint, a .nir or a bundle")
     _lowering(verb)
     levels = ("torch", "read", "folded", "fixed")
     verb.add_argument("--level", choices=levels, help="whose spikes are counted (default: folded)")
@@ -204,10 +243,11 @@ def _reports(verb: argparse.ArgumentParser) -> None:
 
 def _show(verbs: Verbs[_Parser]) -> None:
     verb = _verb(verbs, "show", "graph, numbers and cores of any artifact")
-    verb.add_argument("artifact", help="a checkpoint, a bundle, a network.net of lava-dl or a trace .npz")
+    verb.add_argument("artifact", help="a checkpoint, a .nir, a bundle, a network.net of lava-dl or a trace")
     _lowering(verb)
     levels = ("read", "folded", "fixed", "timed", "placed")
     verb.add_argument("--level", choices=levels, help="of a checkpoint (default: read)")
+    _root(verb)
     verb.add_argument("--text", action="store_true", help="the graph in the text form that parses")
 
 

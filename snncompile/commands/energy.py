@@ -14,6 +14,7 @@ import numpy as np
 from snncompile.commands.console import Log, log_of, result
 from snncompile.commands.energy_gate import check_options, gate
 from snncompile.commands.energy_output import check_places, write_reports
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.compile import encoded, shown
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     prices = CostModel.load(options.cost_model)
     check_places(options)
     budget, lock = check_options(options)
-    model = open_model(options.model)
+    model = open_model(options.model, options)
     data = chosen_data(model, options)
     counts, correct, what = count_model(model, data, options, log)
     report = to_json(
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def count_model(
-    model: Trained | Imported | Bundle, data: Data, options: argparse.Namespace, log: Log
+    model: Trained | Imported | Exchanged | Bundle, data: Data, options: argparse.Namespace, log: Log
 ) -> tuple[Counts, list[int] | None, Counted]:
     """Counts over all data, how many samples are right after 1, 2, ... steps, and what was run."""
     what = chosen_level(model, options, log)
@@ -136,7 +137,7 @@ def data_digest(data: Data) -> str:
     return content.hexdigest()
 
 
-def chosen_level(model: Trained | Imported | Bundle, options: argparse.Namespace, log: Log) -> Counted:
+def chosen_level(model: Trained | Imported | Exchanged | Bundle, options: argparse.Namespace, log: Log) -> Counted:
     """The level of the model that the command line asks for."""
     if isinstance(model, Bundle):
         if options.level not in (None, "fixed"):

@@ -14,6 +14,7 @@ from snncompile import __version__
 from snncompile.backends import bundle, lava, net, onnx, onnxruntime
 from snncompile.commands import export_reals
 from snncompile.commands.console import log_of, result
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.commands.verify import climb, device_of, rung_rows
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if device == "onnx":
         onnxruntime.demand()
-    model = open_model(options.model)
+    model = open_model(options.model, options)
     if isinstance(model, Bundle):
         raise ReadError("is a bundle already", where=options.model, remedy="export the checkpoint it came from")
     bundle.check_free(out, force=options.force)
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _manifest(
-    model: Trained | Imported, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], note: str
+    model: Trained | Imported | Exchanged, data: Data, compiled: Compiled, rungs: list[dict[str, Any]], note: str
 ) -> dict[str, Any]:
     graph, origin = compiled.levels["placed"], model.origin
     populations = {name: op for name, op in graph.nodes.items() if isinstance(op, Neuron | Readout)}

@@ -14,6 +14,7 @@ import numpy as np
 from snncompile import __version__
 from snncompile.backends import bundle, onnx, onnxruntime
 from snncompile.commands.console import Log, result
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Trained
 from snncompile.compile import shown
@@ -25,7 +26,7 @@ from snncompile.run.trace import Trace, first_divergence
 from snncompile.target import Target
 
 
-def run(model: Trained | Imported, data: Data, options: argparse.Namespace, log: Log) -> int:
+def run(model: Trained | Imported | Exchanged, data: Data, options: argparse.Namespace, log: Log) -> int:
     """Write the bundle. A form that is said to be exact and is not is a ``Disagreement``."""
     out, target = Path(options.output), Target.load(options.target)
     program = Program(model.folded, "folded", target.name, model.steps)
@@ -53,7 +54,9 @@ def run(model: Trained | Imported, data: Data, options: argparse.Namespace, log:
     return 0
 
 
-def _compared(model: Trained | Imported, program: Program, data: Data, made: Any, log: Log) -> list[dict[str, Any]]:
+def _compared(
+    model: Trained | Imported | Exchanged, program: Program, data: Data, made: Any, log: Log
+) -> list[dict[str, Any]]:
     """The spikes of onnxruntime against those of the folded graph in float64, and those of torch."""
     stimulus = {name: np.asarray(x, np.float64) for name, x in shown(program.graph, data.x, program.steps).items()}
     found = onnxruntime.trace(made, onnx.told_by(made), stimulus)
@@ -73,7 +76,7 @@ def _against(name: str, trace: Trace, found: Trace, program: Program, log: Log) 
 
 
 def _manifest(
-    model: Trained | Imported, data: Data, program: Program, compared: list[dict[str, Any]], guarantee: str
+    model: Trained | Imported | Exchanged, data: Data, program: Program, compared: list[dict[str, Any]], guarantee: str
 ) -> dict[str, Any]:
     origin = model.origin
     return {

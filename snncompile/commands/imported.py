@@ -113,17 +113,17 @@ class Imported:
             ) from error
 
 
-def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None) -> Data:
+def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None, dt: float | None = None) -> Data:
     """Data for a graph that no recipe describes: files, or data sets of its shape as they are; for several inputs a
-    file with an array for each.
+    file that holds an array for each. ``dt``: the length of a step, which NIR data must have too.
     """
     from snncompile.train.data import load
 
     inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
     if len(inputs) != 1:
-        return Data(spec, *load_several(spec, inputs, steps), ())
-    (shape,) = inputs.values()
-    found = load(spec, Path(root) if root else None, shape=shape, steps=steps)
+        return Data(spec, *load_several(spec, inputs, steps, dt), ())
+    ((node, shape),) = inputs.items()
+    found = load(spec, Path(root) if root else None, shape=shape, steps=steps, dt=dt, node=node)
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
     return Data(spec, found.x, found.y, found.classes)

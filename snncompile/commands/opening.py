@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snncompile.backends.bundle import check_whole
-from snncompile.commands.console import Log
+from snncompile.commands.console import Log, log_of
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported, by_shape
 from snncompile.errors import ReadError
 from snncompile.ir.check import check
@@ -189,9 +190,18 @@ class Bundle:
         return by_shape(program.graph, spec, root, program.steps)
 
 
-def open_model(path: str) -> Trained | Imported | Bundle:
-    """A checkpoint or a ``.net`` (a file), or a bundle (a folder). Raises ``ReadError`` where there is neither."""
+def open_model(path: str, options: argparse.Namespace) -> Trained | Imported | Exchanged | Bundle:
+    """A checkpoint, a ``.net`` or a ``.nir`` (a file), or a bundle (a folder). Raises ``ReadError`` for anything else.
+
+    ``options``: of the command line; they say what a ``.nir`` leaves open.
+    """
     place = Path(path)
+    if place.suffix == ".nir" and place.is_file():
+        return Exchanged(place, options, log_of(options))
+    words = [word for word in ("nir_semantics", "dt", "nir") if getattr(options, word, None) is not None]
+    if words and not isinstance(getattr(options, "artifact", ""), list):  # of two artifacts the other may be one
+        what = f"--{words[0].replace('_', '-')} belongs to a .nir"
+        raise ReadError(what, where=path, remedy="leave it out")
     if place.is_dir():
         return Bundle(place)
     if not place.is_file():
@@ -212,7 +222,7 @@ def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
     return Data(spec, split.x, split.y, split.classes)
 
 
-def chosen_data(model: Trained | Imported | Bundle, options: argparse.Namespace) -> Data:
+def chosen_data(model: Trained | Imported | Exchanged | Bundle, options: argparse.Namespace) -> Data:
     """The data of the command line; without any, the sample that a checkpoint carries."""
     if options.data:
         return model.data(options.data, options.data_root)

@@ -14,6 +14,7 @@ from snncompile.backends import lava, onnxruntime
 from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.imported import Data
 from snncompile.commands.opening import Bundle, chosen_data, open_model
+from snncompile.commands.traces import save_trace
 from snncompile.compile import encoded, shown
 from snncompile.errors import ReadError, ToolError
 from snncompile.ir.graph import Graph
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Execute, and say how often the answer was right where there are labels."""
     if options.trace:
         check_place(Path(options.trace))
-    model = open_model(options.bundle)
+    model = open_model(options.bundle, options)
     if not isinstance(model, Bundle):
         raise ReadError("is no bundle", where=options.bundle, remedy="export it first")
     data = chosen_data(model, options)
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         if options.trace:
             kept.append(part)
     if options.trace:
-        joined(kept).save(Path(options.trace))
+        save_trace(Path(options.trace), joined(kept), None, shown(graph, data.x, int(model.manifest["steps"])))
     summary: dict[str, object] = {
         "bundle": options.bundle,
         "data": data.name,

@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from snncompile.train.formats import Labels
 
 
-def load_several(spec: str, inputs: Mapping[str, Shape], steps: int | None) -> tuple[Inputs, Labels | None]:
+def load_several(
+    spec: str, inputs: Mapping[str, Shape], steps: int | None, dt: float | None = None
+) -> tuple[Inputs, Labels | None]:
     """``FILE.npz[:count]``: for every input an array of its name, images [N, *shape] or frames [N, T, *shape], and
-    labels ``y`` [N] where there are any (and no input has that name).
+    labels ``y`` [N] where there are any (and no input has that name). ``FILE.nir[:count]``: NIR data with a node of
+    the name of every input; ``dt`` is the length of a step, where the network says one.
 
     All arrays hold as many samples and all frames as many steps: ``steps``, where the network has a number of its own.
     Raises ``ReadError``.
     """
-    from snncompile.train.formats import read_arrays
-
-    file = re.fullmatch(r"(.+\.npz)(?::([1-9]\d{0,10}))?", spec)
+    file = re.fullmatch(r"(.+\.(?:npz|nir))(?::([1-9]\d{0,10}))?", spec)
     if file is None:
-        names = ", ".join(inputs)
-        raise ReadError(f"is no file for {len(inputs)} inputs", where=spec, remedy=f"an .npz with the arrays {names}")
-    arrays = read_arrays(Path(file[1]))
+        remedy = f"an .npz with the arrays {', '.join(inputs)}, or NIR data with nodes of those names"
+        raise ReadError(f"is no file for {len(inputs)} inputs", where=spec, remedy=remedy)
+    arrays = _arrays(Path(file[1]), inputs, steps, dt)
     missing = [name for name in inputs if name not in arrays]
     if missing:
         why = f"it holds {', '.join(arrays) or 'nothing'}; the network's inputs are {', '.join(inputs)}"
@@ -47,6 +48,16 @@ def load_several(spec: str, inputs: Mapping[str, Shape], steps: int | None) -> t
             raise ReadError(f"y is {labels.dtype} {list(labels.shape)}", where=spec, why=why)
         labels = labels.astype(np.int64)
     return Inputs(found), labels
+
+
+def _arrays(path: Path, inputs: Mapping[str, Shape], steps: int | None, dt: float | None) -> dict[str, Array]:
+    """What a file holds, by name."""
+    from snncompile.train.files import recorded
+    from snncompile.train.formats import read_arrays
+
+    if path.suffix == ".npz":
+        return read_arrays(path)
+    return {name: recorded(path, shape, steps, dt, name)["x"] for name, shape in inputs.items()}
 
 
 def frame_steps(x: Inputs, inputs: Mapping[str, Shape]) -> int | None:

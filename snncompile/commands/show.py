@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from snncompile.commands.console import log_of, result
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported
 from snncompile.commands.opening import Bundle, open_model
+from snncompile.commands.traces import is_trace, load_trace
 from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Neuron, Norm, Readout, Resonator, Scale, SigmaDelta, kind
@@ -24,9 +25,9 @@ from snncompile.run.trace import Trace
 
 def run(options: argparse.Namespace) -> int:
     """Print what an artifact holds."""
-    if options.artifact.endswith(".npz"):
-        return _trace(options, Trace.load(Path(options.artifact)))
-    model = open_model(options.artifact)
+    if is_trace(options.artifact):
+        return _trace(options, load_trace(options.artifact))
+    model = open_model(options.artifact, options)
     if isinstance(model, Bundle):
         if options.level not in (None, "placed"):
             remedy = "give the checkpoint"
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         target = model.target.on_board(board) if board else model.target
         heading += "\n" + told(chips_of(program.graph, target), target)
         return _graph(options, program.graph, heading, model.manifest.get("notes", ()))
-    notes: Iterable[str] = ()
+    notes: Iterable[str] = model.found.notes if isinstance(model, Exchanged) else ()
     level = options.level or ("fixed" if isinstance(model, Imported) else "read")
     if level == "read" or (level == "fixed" and isinstance(model, Imported)):
         graph = model.graph

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from snncompile.commands.console import check_place, log_of, result
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported
 from snncompile.commands.opening import Bundle, chosen_data, open_model
+from snncompile.commands.traces import save_trace
 from snncompile.compile import encoded, shown
 from snncompile.ir.ops import Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
@@ -29,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     log = log_of(options)
     if options.trace:
         check_place(Path(options.trace))
-    model = open_model(options.model)
+    model = open_model(options.model, options)
     data = chosen_data(model, options)
     if isinstance(model, Bundle):
         program, target = model.program, model.target
@@ -64,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
                 progress.update(first + len(part), f"simulate {target.name}")
     seconds = time.monotonic() - start
     if options.trace:
-        joined(kept).save(Path(options.trace))
+        dt = model.found.dt if isinstance(model, Exchanged) else None
+        save_trace(Path(options.trace), joined(kept), dt, shown(graph, data.x, steps))
     samples = len(data.x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
     rows, rates = [], {}

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snncompile.commands.console import Log, log_of, result
+from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
+from snncompile.commands.traces import is_trace, load_trace
 from snncompile.errors import Disagreement, ReadError
 from snncompile.report.table import table
 from snncompile.run.trace import Trace, first_divergence
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         raise ReadError(f"{len(options.artifact)} artifacts", where="verify", remedy="give one (its ladder) or two")
     if len(options.artifact) == 2:
         return _compare(options)
-    if options.artifact[0].endswith(".npz"):
+    if is_trace(options.artifact[0]):
         raise ReadError("a trace has no ladder", where=options.artifact[0], remedy="give what it is compared with")
     return _ladder(options)
 
@@ -81,7 +83,7 @@ def rung_rows(rungs: list[dict[str, Any]]) -> str:
 
 
 def climb(
-    model: Trained | Imported, data: Data, options: argparse.Namespace, log: Log
+    model: Trained | Imported | Exchanged, data: Data, options: argparse.Namespace, log: Log
 ) -> tuple[Compiled, list[dict[str, Any]]]:
     """Lower a checkpoint and climb the ladder; the compiled network and the rungs. Raises ``Disagreement``."""
     from snncompile.verify import LISTED, Ladder
@@ -115,7 +117,7 @@ def climb(
 
 
 def _ladder(options: argparse.Namespace) -> int:
-    model = open_model(options.artifact[0])
+    model = open_model(options.artifact[0], options)
     if isinstance(model, Bundle):
         device = model.manifest.get("device", "lava")
         options.artifact = [f"{options.artifact[0]}@cpu", f"{options.artifact[0]}@{device}"]
@@ -180,17 +182,17 @@ def _played(artifact: str, options: argparse.Namespace, log: Log) -> Played:
     path, at, level = artifact.rpartition("@")
     if not at or Path(artifact).exists():  # a path may hold an @ of its own
         path, level = artifact, ""
-    if path.endswith(".npz"):
+    if is_trace(path):
         if level:
             raise ReadError(f"a trace has no level {level!r}", where=path, remedy="name the file alone")
-        return Played(Trace.load(Path(path)))
-    model = open_model(path)
+        return Played(load_trace(path))
+    model = open_model(path, options)
     data = chosen_data(model, options)
     if isinstance(model, Bundle):
         return _of_bundle(model, level or "cpu", data, log)
     if isinstance(model, Imported):
         return _of_imported(model, level or "fixed", data, options, log)
-    return _of_checkpoint(model, level or "torch", data, options, log)
+    return _of_reals(model, level or ("torch" if isinstance(model, Trained) else "read"), data, options, log)
 
 
 def _of_imported(model: Imported, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
@@ -235,13 +237,15 @@ def _of_bundle(bundle: Bundle, level: str, data: Data, log: Log) -> Played:
     return Played(merged(graph, trace), graph, target)
 
 
-def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
+def _of_reals(model: Trained | Exchanged, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
     from snncompile.compile import shown
     from snncompile.run import reference
 
-    if level not in LEVELS:
-        raise ReadError(f"a checkpoint has no level {level!r}", where=str(model.path), remedy=", ".join(LEVELS))
-    if level == "torch":
+    known = LEVELS if isinstance(model, Trained) else LEVELS[1:]
+    if level not in known:
+        what = "a checkpoint" if isinstance(model, Trained) else "a .nir"
+        raise ReadError(f"{what} has no level {level!r}", where=str(model.path), remedy=", ".join(known))
+    if level == "torch" and isinstance(model, Trained):
         return Played(model.record(data.x), model.graph, reals=not model.in_integers)
     if level in REALS and not model.in_integers:
         graph = model.graph if level == "read" else model.folded
@@ -249,7 +253,9 @@ def _of_checkpoint(model: Trained, level: str, data: Data, options: argparse.Nam
     return _on_target(model, "fixed" if level in REALS else level, data, options, log)  # all one graph in integers
 
 
-def _on_target(model: Trained | Imported, level: str, data: Data, options: argparse.Namespace, log: Log) -> Played:
+def _on_target(
+    model: Trained | Imported | Exchanged, level: str, data: Data, options: argparse.Namespace, log: Log
+) -> Played:
     from snncompile.compile import encoded, shown
     from snncompile.run import integer
     from snncompile.run.cpu import Simulator

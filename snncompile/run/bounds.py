@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import networkx as nx
 import numpy as np
 
 from snncompile.errors import GraphError, InternalError
@@ -62,7 +63,7 @@ def bounds(graph: Graph, stimulus: Mapping[str, Array], recorded: Trace, roundof
         if isinstance(op, Neuron):
             sent = recorded.spikes[name] * abs(op.amplitude)
             found[name] = sent, np.zeros_like(sent)
-    for name in graph.order:
+    for name in _whatever_the_delay(graph):
         op = graph.nodes[name]
         if isinstance(op, Input):
             continue
@@ -76,6 +77,16 @@ def bounds(graph: Graph, stimulus: Mapping[str, Array], recorded: Trace, roundof
         elif not isinstance(op, Neuron):
             found[name] = analysis.linear(op, *analysis.add(arriving))
     return result
+
+
+def _whatever_the_delay(graph: Graph) -> list[str]:
+    """Every node after the ops without state that it reads, late or not: weights may be heard a step later than the
+    population behind them, whose own spikes are recorded.
+    """
+    reads: nx.DiGraph[str] = nx.DiGraph()
+    reads.add_nodes_from(graph.order)
+    reads.add_edges_from((e.source, e.target) for e in graph.edges if not isinstance(graph.nodes[e.source], Neuron))
+    return list(nx.topological_sort(reads))
 
 
 def _delayed(pair: tuple[Array, Array], delay: int) -> tuple[Array, Array]:

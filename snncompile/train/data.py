@@ -91,8 +91,11 @@ def load(
     shape: Sequence[int] | None = None,
     steps: int | None = None,
     most: int = 1,
+    dt: float | None = None,
+    node: str = "input",
 ) -> Split:
-    """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``.
+    """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``, or
+    ``.nir`` (NIR data).
 
     Args:
         spec: what to read; ``count`` takes the first so many samples.
@@ -100,18 +103,24 @@ def load(
         shape: the network's input [C, H, W]; needed for files, where it tells images from frames; else checked.
         steps: how many frames a recording is cut into (N-MNIST).
         most: event counts above it are clipped; 1 makes spikes of them.
+        dt: the length of a step, where the network says one: that of NIR data must be the same.
+        node: whose data are read, where NIR data hold those of several.
 
     Raises:
         ReadError: no such data, not where it should be, truncated, of another format or shape.
     """
-    if file := re.fullmatch(r"(.+\.np[yz])(?::(\d+))?", spec):
-        return _from_file(Path(file[1]), _count(spec, file[2]), shape, steps)
+    if file := re.fullmatch(r"(.+\.(?:np[yz]|nir))(?::(\d+))?", spec):
+        from snncompile.train.files import from_file
+
+        return from_file(Path(file[1]), _count(spec, file[2]), shape, steps, dt, node)
     name, _, rest = spec.partition(":")
     split, _, count = rest.partition(":")
     split = split or "test"
     if name not in DATA_SETS:
         close = difflib.get_close_matches(name, DATA_SETS, n=1)
-        remedy = f"did you mean {close[0]}?" if close else f"one of {', '.join(DATA_SETS)}, or a path to .npz or .npy"
+        remedy = (
+            f"did you mean {close[0]}?" if close else f"one of {', '.join(DATA_SETS)}, or a path to .npz, .npy or .nir"
+        )
         raise ReadError("no such data set", where=spec, remedy=remedy)
     if split not in SPLITS:
         raise ReadError(f"no split {split!r}", where=spec, remedy="train or test, as in fashion-mnist:test:256")
@@ -301,31 +310,3 @@ def event_frames(path: Path, steps: int) -> NDArray[np.int64]:
     cell = ((window * 2 + polarity) * NMNIST_SIDE + y) * NMNIST_SIDE + x
     cells = steps * 2 * NMNIST_SIDE**2
     return np.bincount(cell, minlength=cells).reshape(steps, 2, NMNIST_SIDE, NMNIST_SIDE)
-
-
-# Files
-
-
-def _from_file(path: Path, count: int | None, shape: Sequence[int] | None, steps: int | None) -> Split:
-    where = str(path)
-    if shape is None:
-        raise ReadError("needs the network's input shape", where=where, why="it tells images from frames")
-    arrays = formats.read_arrays(path)
-    if "x" not in arrays:
-        raise ReadError(f"holds {', '.join(arrays) or 'nothing'}", where=where, why="the samples are called x")
-    x = arrays["x"]
-    if x.dtype.kind not in "buif" or not np.isfinite(x).all():
-        raise ReadError(f"x ({x.dtype}) holds something that is not a finite number", where=where)
-    static = x.shape[1:] == tuple(shape)
-    if not static and x.shape[2:] != tuple(shape):
-        wanted = ", ".join(map(str, shape))
-        raise ReadError(
-            f"x is {list(x.shape)}", where=where, why=f"the network takes [N, {wanted}] or [N, T, {wanted}]"
-        )
-    if not static and steps is not None and x.shape[1] != steps:
-        raise ReadError(f"x has {x.shape[1]} steps", where=where, why=f"the network runs {steps}")
-    y = arrays.get("y")
-    if y is not None and (y.dtype.kind not in "iu" or y.shape != x.shape[:1]):
-        raise ReadError(f"y is {y.dtype} {list(y.shape)}", where=where, why=f"integers [{len(x)}], one label a sample")
-    labels = None if y is None else y[:count].astype(np.int64)
-    return Split(where, "", np.ascontiguousarray(x[:count], np.float32), labels, static, ())

@@ -278,3 +278,20 @@ def test_a_spike_takes_the_error_with_it() -> None:
         assert found[1] > found[0] > 0
         assert bool(found[2] == found[0]) is forgets
         assert forgets or found[2] > found[1]
+
+
+def test_a_loop_is_bounded_wherever_its_delay_stands() -> None:
+    """In front of its weights or behind them: they come after the population that hears them late."""
+    found = []
+    for there, back in ((1, 0), (0, 1)):
+        nodes: dict[str, Op] = {
+            "input": Input((2,)),
+            "lif": Neuron((2,), beta=0.5, threshold=number(0.5)),
+            "again": Dense(np.array([[0.3, -0.7], [0.1, 0.9]])),
+            "output": Output(),
+        }
+        edges = [Edge("input", "lif"), Edge("lif", "again", there), Edge("again", "lif", back), Edge("lif", "output")]
+        graph, stimulus = Graph(nodes, edges), {"input": np.random.default_rng(7).random((1, 9, 2))}
+        found.append(bounds(graph, stimulus, reference.run(graph, stimulus), FLOAT64)["lif"])
+    np.testing.assert_array_equal(*found)
+    assert np.all(np.diff(found[0][0, :, 0]) != 0.0)
