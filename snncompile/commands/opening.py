@@ -56,7 +56,7 @@ class Trained:
 
     @property
     def steps(self) -> int:
-        return self.recipe.tet.steps
+        return self.recipe.steps
 
     @cached_property
     def graph(self) -> Graph:

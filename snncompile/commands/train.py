@@ -81,7 +81,7 @@ def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
         raise LoweringError("was trained in integers already", where=str(path), remedy="name the one in reals it is of")
     same = ("input", "layers", "neuron", "data")
     other = [key for key in same if getattr(model.recipe, key) != getattr(recipe, key)]
-    if other or model.steps != recipe.tet.steps:
+    if other or model.steps != recipe.steps:
         why = f"its {(other or ['steps'])[0]} differ from those of {recipe.name}"
         raise ReadError("holds another network", where=str(path), why=why, remedy="name its recipe")
     assert recipe.quantise is not None

@@ -140,7 +140,7 @@ def load_for(recipe: Recipe, spec: str, root: Path | None = None) -> Split:
     own = spec.partition(":")[0] in SPLITS
     settings = recipe.data
     full = f"{settings.name}:{spec}" if own else spec
-    found = load(full, root, shape=recipe.input, steps=recipe.tet.steps, most=settings.most or 1)
+    found = load(full, root, shape=recipe.input, steps=recipe.steps, most=settings.most or 1)
     if settings.mean and found.name == settings.name:
         mean, std = (np.array(value, np.float32)[:, None, None] for value in (settings.mean, settings.std))
         return replace(found, x=(found.x - mean) / std)

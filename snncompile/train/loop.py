@@ -232,7 +232,7 @@ def _epoch(course: Course, split: Split, test: Split) -> None:
 
 def _step(course: Course, split: Split, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[float, int]:
     """One step of the optimiser; the loss of the batch and how many of it were right."""
-    tet = course.recipe.tet
+    tet = course.recipe.settings
     assert split.y is not None, "training data have labels"
     labels = torch.from_numpy(split.y[chosen])
     outputs = course.network(_floats(split.x[chosen]))

@@ -52,7 +52,7 @@ class Network(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.steps = recipe.tet.steps
+        self.steps = recipe.steps
         self.modules_of = nn.ModuleDict()
         self.plan: tuple[Step, ...] = tuple(_Builder(recipe, self.modules_of).steps)
 

@@ -1,0 +1,54 @@
+"""How a recipe is optimised: the tables ``[training]`` and ``[quantise]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from snncompile.recipe.methods import Rule
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Optimisation. ``evaluate_every`` epochs (and after the last) the test split is measured."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    seed: int
+    optimiser: Literal["adam"] = "adam"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    evaluate_every: int = 1
+
+
+@dataclass(frozen=True)
+class QuantiseSettings:
+    """Training in a target's integers, after the training in reals: ``epochs`` of ``samples`` each (0: all).
+
+    ``learning_rate`` is in shares of the machine's largest weight; ``target`` a name of the catalogue or a sheet.
+    """
+
+    target: str
+    epochs: int = 1
+    learning_rate: float = 0.0001
+    samples: int = 0
+
+
+def training_ranges(training: TrainingSettings) -> list[Rule]:
+    """What the numbers of ``[training]`` must hold."""
+    return [
+        ("training.epochs", training.epochs >= 1, "at least 1"),
+        ("training.batch", training.batch >= 2, "at least 2: batch norm needs two samples"),
+        ("training.learning_rate", 0.0 < training.learning_rate <= 100.0, "positive, and 100 at most"),
+        ("training.seed", 0 <= training.seed < 2**32, "from 0 to 2^32 - 1"),
+        ("training.evaluate_every", training.evaluate_every >= 1, "at least 1"),
+    ]
+
+
+def quantise_ranges(quantise: QuantiseSettings) -> list[Rule]:
+    """What the numbers of ``[quantise]`` must hold."""
+    return [
+        ("quantise.epochs", quantise.epochs >= 1, "at least 1"),
+        ("quantise.learning_rate", 0.0 < quantise.learning_rate <= 1.0, "positive, and 1 at most"),
+        ("quantise.samples", quantise.samples >= 0, "a number of samples, or 0 for all"),
+    ]
