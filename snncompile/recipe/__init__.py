@@ -25,7 +25,17 @@ from snncompile.recipe.architecture import (
     parse,
 )
 from snncompile.recipe.data import DATA_SETS, EVENT_SETS, DataSettings, read_data
-from snncompile.recipe.methods import METHODS, Method, Rule, Settings, plain, ranges, read_settings
+from snncompile.recipe.methods import (
+    METHODS,
+    TABLES,
+    Method,
+    Rule,
+    Settings,
+    deployed_steps,
+    ranges,
+    read_settings,
+    tables,
+)
 from snncompile.recipe.training import QuantiseSettings, TrainingSettings, quantise_ranges, training_ranges
 from snncompile.sheet import Sheet
 
@@ -50,18 +60,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class NeuronSettings:
-    """``v = decay w + x``, fires where ``v > threshold`` (or ``>=``), then ``w = 0``.
+    """``v = decay w + gain x``, fires where ``v > threshold`` (or ``>=``), then ``w = 0`` or ``w = v - threshold``.
 
-    ``surrogate_width`` is gamma of TET, Eq. 5. ``detach_reset``: whether the gradient ignores the reset.
+    ``surrogate_width`` is gamma of TET, Eq. 5 (0.5 and ``rectangle``: IDSNN; 1 and ``atan``: alpha = 2 of SEW).
+    ``detach_reset``: whether the gradient ignores the reset. ``gain``: ``one``, or ``one-minus-decay`` (the LIF of ASF's
+    slides). ``pool_threshold``: of the neurons that ASF puts behind an average pool.
     """
 
     decay: float = 0.5
     threshold: float = 1.0
     fires: Literal[">", ">="] = ">"
-    reset: Literal["zero"] = "zero"
-    surrogate: Literal["triangle"] = "triangle"
+    reset: Literal["zero", "subtract"] = "zero"
+    surrogate: Literal["triangle", "rectangle", "atan"] = "triangle"
     surrogate_width: float = 1.0
     detach_reset: bool = False
+    gain: Literal["one", "one-minus-decay"] = "one"
+    pool_threshold: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ class Recipe:
     def to_dict(self) -> dict[str, object]:
         """The tables of the file, as plain values."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.data).items()}
-        tables: dict[str, object] = {
+        content: dict[str, object] = {
             "recipe": {"name": self.name, "summary": self.summary, "method": self.method, "source": self.source},
             "network": {
                 "input": list(self.input),
@@ -119,22 +133,22 @@ class Recipe:
                 "dense_norm": self.dense_norm,
             },
             "neuron": asdict(self.neuron),
-            self.method: plain(self.settings),
+            **tables(self.method, self.settings),
             "training": asdict(self.training),
             "data": {key: value for key, value in data.items() if value != []},
         }
         if self.quantise:
-            tables["quantise"] = asdict(self.quantise)
+            content["quantise"] = asdict(self.quantise)
         if self.published:
             unavailable = {"status": "unavailable", "source": self.published.source}
             accuracy = unavailable if self.published.accuracy is None else self.published.accuracy
-            tables["published"] = asdict(self.published) | {"accuracy": accuracy}
-        return tables
+            content["published"] = asdict(self.published) | {"accuracy": accuracy}
+        return content
 
     @property
     def steps(self) -> int:
-        """How many time steps a sample has."""
-        return self.settings.steps
+        """How many time steps a sample has in the trained network."""
+        return deployed_steps(self.settings)
 
     @property
     def classes(self) -> int:
@@ -146,7 +160,7 @@ class Recipe:
 
 
 def _read(sheet: Sheet) -> Recipe:
-    sheet.known("", ("recipe", "network", "neuron", *METHODS, "training", "data", "published", "quantise"))
+    sheet.known("", ("recipe", "network", "neuron", *TABLES, "training", "data", "published", "quantise"))
     sheet.known("recipe", ("name", "summary", "method", "source"))
     sheet.known("network", ("input", "architecture", "bias", "dense_norm"))
     named = sheet.text("recipe.method")
@@ -194,7 +208,8 @@ def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
         ("neuron.decay", 0.0 <= neuron.decay <= 1.0, "from 0 (no memory) to 1 (no leak)"),
         ("neuron.threshold", neuron.threshold > 0.0, "positive"),
         ("neuron.surrogate_width", neuron.surrogate_width > 0.0, "positive"),
-        *ranges(recipe.settings),
+        ("neuron.pool_threshold", neuron.pool_threshold > 0.0, "positive"),
+        *ranges(recipe.method, recipe.settings),
         *training_ranges(recipe.training),
         *(quantise_ranges(recipe.quantise) if recipe.quantise else ()),
     ]
