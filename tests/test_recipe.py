@@ -9,7 +9,7 @@ import pytest
 
 from snncompile import sheet
 from snncompile.errors import ReadError, SheetError
-from snncompile.recipe import AveragePool, Convolution, FullyConnected, Recipe, Residual, parse
+from snncompile.recipe import Convolution, FullyConnected, Pooling, Recipe, Residual, parse
 
 TEXT = """\
 [recipe]
@@ -50,9 +50,9 @@ def test_notation() -> None:
     assert added == Residual(Convolution(4, 3, 1, (4, 8, 8)), Convolution(4, 3, 1, (4, 8, 8)), (4, 8, 8), "spikes")
     assert layers == (
         Convolution(20, 5, 2, (20, 14, 14)),
-        AveragePool(2, (20, 7, 7)),
+        Pooling("mean", (2, 2), (2, 2), (20, 7, 7)),
         Residual(Convolution(20, 3, 1, (20, 7, 7)), Convolution(40, 3, 2, (40, 4, 4)), (40, 4, 4)),
-        AveragePool(3, (40, 1, 1)),
+        Pooling("mean", (3, 3), (3, 3), (40, 1, 1)),
         FullyConnected(200, (200,)),
         FullyConnected(10, (10,)),
     )

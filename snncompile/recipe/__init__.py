@@ -24,7 +24,17 @@ from snncompile.recipe.architecture import (
     parse,
 )
 from snncompile.recipe.data import DATA_SETS, EVENT_SETS, DataSettings, read_data
-from snncompile.recipe.methods import METHODS, Method, Rule, Settings, plain, ranges, read_settings
+from snncompile.recipe.methods import (
+    METHODS,
+    TABLES,
+    Method,
+    Rule,
+    Settings,
+    deployed_steps,
+    ranges,
+    read_settings,
+    tables,
+)
 from snncompile.recipe.network import NetworkOptions, network_ranges, read_options
 from snncompile.recipe.neuron import NeuronSettings, neuron_ranges
 from snncompile.recipe.training import QuantiseSettings, TrainingSettings, quantise_ranges, training_ranges
@@ -96,7 +106,7 @@ class Recipe:
     def to_dict(self) -> dict[str, object]:
         """The tables of the file, as plain values."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.data).items()}
-        tables: dict[str, object] = {
+        content: dict[str, object] = {
             "recipe": {"name": self.name, "summary": self.summary, "method": self.method, "source": self.source},
             "network": {
                 "input": list(self.input),
@@ -104,22 +114,22 @@ class Recipe:
                 **asdict(self.options),
             },
             "neuron": asdict(self.neuron),
-            self.method: plain(self.settings),
+            **tables(self.method, self.settings),
             "training": asdict(self.training),
             "data": {key: value for key, value in data.items() if value != []},
         }
         if self.quantise:
-            tables["quantise"] = asdict(self.quantise)
+            content["quantise"] = asdict(self.quantise)
         if self.published:
             unavailable = {"status": "unavailable", "source": self.published.source}
             accuracy = unavailable if self.published.accuracy is None else self.published.accuracy
-            tables["published"] = asdict(self.published) | {"accuracy": accuracy}
-        return tables
+            content["published"] = asdict(self.published) | {"accuracy": accuracy}
+        return content
 
     @property
     def steps(self) -> int:
-        """How many time steps a sample has."""
-        return self.settings.steps
+        """How many time steps a sample has in the trained network."""
+        return deployed_steps(self.settings)
 
     @property
     def classes(self) -> int:
@@ -131,7 +141,7 @@ class Recipe:
 
 
 def _read(sheet: Sheet) -> Recipe:
-    sheet.known("", ("recipe", "network", "neuron", *METHODS, "training", "data", "published", "quantise"))
+    sheet.known("", ("recipe", "network", "neuron", *TABLES, "training", "data", "published", "quantise"))
     sheet.known("recipe", ("name", "summary", "method", "source"))
     options = [item.name for item in fields(NetworkOptions)]
     sheet.known("network", ("input", "architecture", *options))
@@ -177,7 +187,7 @@ def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
     rules: list[Rule] = [
         *network_ranges(recipe.options),
         *neuron_ranges(recipe.neuron),
-        *ranges(recipe.settings),
+        *ranges(recipe.method, recipe.settings),
         *training_ranges(recipe.training),
         *(quantise_ranges(recipe.quantise) if recipe.quantise else ()),
     ]

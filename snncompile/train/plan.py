@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from snncompile.recipe import Convolution, FullyConnected, Loop, Pooling, Recipe, Residual, Shape
+from snncompile.recipe.methods import IdeSettings
+from snncompile.train.feedback import RestrictedConv2d, RestrictedConvTranspose2d, RestrictedLinear
 from snncompile.train.layers import Readout, Repeat, SharedDropout
 from snncompile.train.populations import Role, fires_at_the_output, population, readout_of
-from snncompile.train.restriction import restrict
 
 INPUT = "input"
 
@@ -183,14 +184,20 @@ class Builder:
         self, name: str, layer: Convolution | FullyConnected, shape: Shape, last: Sources, place: int
     ) -> None:
         """The weights back: no bias, no norm; they stand in front of the neurons that read them."""
-        if isinstance(layer, FullyConnected):
-            linear = nn.Linear(prod(shape), layer.features, bias=False)
-            self._add(name, initial(linear, self.options.weights), *last)
-        else:
-            self._weights(name, shape, layer, last, bias=False)
-        self.steps.insert(place, Step(name, self.steps.pop().sources, 1))
-        if self.recipe.method == "ide":
-            restrict(self.modules[name])
+        settings = self.recipe.settings
+        restrict = isinstance(settings, IdeSettings) and settings.restrict
+        module: nn.Module
+        match layer:
+            case FullyConnected():
+                module = RestrictedLinear(prod(shape), layer.features, restrict=restrict)
+            case Convolution(transposed=True):
+                sizes = shape[0], layer.channels, layer.kernel, layer.stride
+                module = RestrictedConvTranspose2d(*sizes, restrict=restrict)
+            case Convolution():
+                sizes = shape[0], layer.channels, layer.kernel, layer.stride
+                module = RestrictedConv2d(*sizes, restrict=restrict)
+        self.modules[name] = module
+        self.steps.insert(place, Step(name, last, 1))
 
     def _dense(self, last: Sources, shape: Shape, layer: FullyConnected) -> Sources:
         """Weights and norm of a hidden layer."""
