@@ -74,7 +74,8 @@ def synapses(op: Dense | Conv, arriving: Shape, out: Shape) -> Integers:
     # all output channels of a group reach the same places: one channel a group, each tap counting its synapses
     taps = present.reshape(2, op.groups, outward // op.groups, inward, *kernel).sum(axis=2, dtype=np.int64)
     ones = np.ones((1, op.groups, *out[1:]), dtype=np.int64)
-    maps = [linear.conv_adjoint(ones, row, arriving[1:], op.stride, op.padding, op.dilation, op.groups) for row in taps]
+    geometry = op.stride, op.padding, op.dilation, op.groups, op.spread
+    maps = [linear.conv_adjoint(ones, row, arriving[1:], *geometry) for row in taps]
     return np.concatenate(maps)
 
 

@@ -11,6 +11,8 @@ Source: Deng et al., "Temporal Efficient Training of Spiking Neural Network via 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from snncompile.fixed import Reals
@@ -75,4 +77,4 @@ def _scaled(op: object, gain: Reals, shift: Reals | None) -> Dense | Conv:
         bias = np.broadcast_to(shift, weight.shape[:1]) if bias is None else bias + shift
     if isinstance(op, Dense):
         return Dense(weight * rows, bias)
-    return Conv(weight * rows, bias, op.stride, op.padding, op.dilation, op.groups)
+    return replace(op, weight=weight * rows, bias=bias)
