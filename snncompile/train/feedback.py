@@ -97,9 +97,7 @@ class RestrictedConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 2, *, restrict: bool = True) -> None:
-        super().__init__(
-            channels, out, kernel, stride, kernel // 2, output_padding=stride - 1, bias=False
-        )
+        super().__init__(channels, out, kernel, stride, kernel // 2, output_padding=stride - 1, bias=False)
         _unit_rows(self.weight)
         self.restriction = _Restriction(self.weight) if restrict else None
 
@@ -119,7 +117,14 @@ class RestrictedConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         return functional.conv_transpose2d(
-            x, self.in_use(), None, self.stride, self.padding, self.output_padding, self.groups, self.dilation  # type: ignore[arg-type]
+            x,
+            self.in_use(),
+            None,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,  # type: ignore[arg-type]
         )
 
 

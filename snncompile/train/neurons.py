@@ -159,4 +159,3 @@ class Spiking(nn.Module):
 
 
 LIF = Spiking
-
