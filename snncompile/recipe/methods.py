@@ -109,13 +109,12 @@ class DsrSettings:
 @dataclass(frozen=True)
 class IdeSettings:
     """IDE. The implicit gradient is iterated until its residual is below ``tolerance`` (relative), ``iterations`` times
-    at most. ``dropout``: one mask a sample. ``restrict``: the feedback weight is kept at a spectral norm of 1 at most.
+    at most. ``restrict``: the feedback weight is kept at a spectral norm of 1 at most.
     """
 
     steps: int
     iterations: int = 30
     tolerance: float = 1e-6
-    dropout: float = 0.2
     restrict: bool = True
 
 
@@ -223,7 +222,6 @@ def _own_ranges(settings: Settings) -> list[Rule]:
             return [
                 ("iterations", settings.iterations >= 1, "at least 1"),
                 ("tolerance", settings.tolerance > 0.0, "positive"),
-                ("dropout", 0.0 <= settings.dropout < 1.0, "from 0 to below 1"),
             ]
         case AnnSettings():
             return [("steps", settings.steps == 1, "1: nothing changes with time")]

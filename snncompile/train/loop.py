@@ -27,7 +27,7 @@ from snncompile.train import checkpoint
 from snncompile.train.data import Split, load_for
 from snncompile.train.networks import Network
 from snncompile.train.progress import Progress
-from snncompile.train.tet import tet_loss
+from snncompile.train.losses import tet_loss
 
 THREADS_VARIABLE = "SNNCOMPILE_THREADS"
 Log = Callable[[str], None]

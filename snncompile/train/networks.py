@@ -36,7 +36,7 @@ class Network(nn.Module):
         self.steps = recipe.steps
         self.modules_of = nn.ModuleDict()
         self.plan: tuple[Step, ...] = tuple(Builder(recipe, self.modules_of).steps)
-        self._loops = loops(self.plan)
+        self.loops = loops(self.plan)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Network:
@@ -99,9 +99,9 @@ class Network(nn.Module):
         for step in self.plan[:-1]:
             if step.name in done:
                 continue
-            loop = self._loops.get(step.name)
+            loop = self.loops.get(step.name)
             if loop:
-                self._loop(loop, signals, trace)
+                self.run_loop(loop, signals, trace)
                 done.update(one.name for one in loop)
             else:
                 signals[step.name] = self._step(step, Signal.sum([signals[source] for source in step.sources]), trace)
@@ -119,7 +119,7 @@ class Network(nn.Module):
             return module.on(arriving)
         return Signal(module(arriving.value), self.steps, arriving.static)
 
-    def _loop(self, loop: tuple[Step, ...], signals: dict[str, Signal], trace: Trace | None) -> None:
+    def run_loop(self, loop: tuple[Step, ...], signals: dict[str, Signal], trace: Trace | None) -> None:
         """The steps of a loop, one step of time after the other; their signals are added to ``signals``."""
         inside = {step.name for step in loop}
         before = {source: signals[source].timed() for step in loop for source in step.sources if source not in inside}

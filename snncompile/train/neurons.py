@@ -132,6 +132,13 @@ class Spiking(nn.Module):
         return spikes, potentials
 
     @torch.no_grad()
+    def step(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One step for [B, ...] without a gradient: what is sent, the potential before and behind the reset."""
+        s, v, after = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+        self.advance(x, before, v, s, after)
+        return (s if self.amplitude == 1.0 else s * self.amplitude), v, after
+
+    @torch.no_grad()
     def advance(self, x: Tensor, before: Tensor | None, v: Tensor, s: Tensor, after: Tensor) -> None:
         """One step, written into v (before the reset), s and ``after`` (behind it, may be ``before``); None: at rest."""
         arriving = x if self.gain == 1.0 else torch.mul(x, self.gain, out=v)
