@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from snncompile.train.tet import sdt_loss, tet_loss
+from snncompile.train.methods.tet import sdt_loss, tet_loss
 
 B, T, C = 5, 3, 4
 

@@ -1,10 +1,13 @@
-"""The losses of TET (Deng, Li, Zhang, Gu: "Temporal Efficient Training of Spiking Neural Network via Gradient
-Re-weighting", ICLR 2022)."""
+"""TET, its losses and its training: Deng, Li, Zhang, Gu, "Temporal Efficient Training of Spiking Neural Network via
+Gradient Re-weighting", ICLR 2022."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional
+
+from snncompile.recipe.methods import TetSettings
+from snncompile.train.course import Course, right
 
 
 def tet_loss(outputs: Tensor, labels: Tensor, mix: float, phi: float) -> Tensor:
@@ -25,3 +28,16 @@ def tet_loss(outputs: Tensor, labels: Tensor, mix: float, phi: float) -> Tensor:
 def sdt_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Standard direct training, TET Eq. 7: the cross entropy of the mean output, ``CE(mean_t O(t), y)``."""
     return functional.cross_entropy(outputs.mean(dim=1), labels)
+
+
+class TetCourse(Course):
+    """Backpropagation through time of the TET loss."""
+
+    def step(self, x: Tensor, labels: Tensor) -> tuple[float, int]:
+        settings = self.recipe.settings
+        assert isinstance(settings, TetSettings)
+        with self.precision.forward():
+            outputs = self.network(x)
+            loss = tet_loss(outputs.float(), labels, settings.mix, settings.phi)
+        self.descend(loss)
+        return float(loss.detach()), right(outputs.mean(dim=1), labels)
