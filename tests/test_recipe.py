@@ -110,7 +110,7 @@ def test_notation_refuses(tmp_path: Path, architecture: str, what: str, place: s
         ('"digits"', '"digits"\nmost = 3', "data.most", ""),
         ('"digits"', '"digits"\nmean = [0.1]', "data.std", ""),
         ('"digits"', '"digits"\nmean = [0.1, 0.2]\nstd = [1, 1]', "data.mean", ""),
-        ('method = "tet"', 'method = "hebb"', "recipe.method", 'one of tet'),
+        ('method = "tet"', 'method = "hebb"', "recipe.method", "one of tet"),
         ("input = [1, 8, 8]", "input = [1, 8]", "network.input", ""),
         ("[tet]", "[neuron]\ndecay = 1.5\n[tet]", "neuron.decay", "from 0"),
         ("[tet]", '[neuron]\nfires = "="\n[tet]', "neuron.fires", "one of >, >="),

@@ -80,6 +80,16 @@ class Split:
             found.update(np.ascontiguousarray(self.y).data)
         return found.hexdigest()
 
+    @property
+    def held(self) -> bool:
+        """Whether the samples are in memory."""
+        return True
+
+    def batch(self, indices: NDArray[Any], epoch: int | None = None) -> NDArray[Any]:
+        """The samples of these indices, as they are."""
+        found: NDArray[Any] = self.x[indices]
+        return found
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -132,7 +142,7 @@ def load(
     return found
 
 
-def load_for(recipe: Recipe, spec: str, root: Path | None = None) -> Split:
+def load_for(recipe: Recipe, spec: str, root: Path | None = None, steps: int | None = None) -> Split:
     """``load`` as the network of a recipe sees it: its input shape, its steps, its normalisation.
 
     ``spec`` may also be ``train`` or ``test``: that split of the recipe's own data set. Files are taken as they are.
@@ -140,7 +150,7 @@ def load_for(recipe: Recipe, spec: str, root: Path | None = None) -> Split:
     own = spec.partition(":")[0] in SPLITS
     settings = recipe.data
     full = f"{settings.name}:{spec}" if own else spec
-    found = load(full, root, shape=recipe.input, steps=recipe.steps, most=settings.most or 1)
+    found = load(full, root, shape=recipe.input, steps=steps or recipe.steps, most=settings.most or 1)
     if settings.mean and found.name == settings.name:
         mean, std = (np.array(value, np.float32)[:, None, None] for value in (settings.mean, settings.std))
         return replace(found, x=(found.x - mean) / std)
