@@ -317,7 +317,9 @@ class Geometry:
         start = image(source.shape)
         expected = [weight.shape[0]]
         for axis in (0, 1):
-            room = start[1 + axis] * spread[axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) - 1
+            room = (
+                start[1 + axis] * spread[axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) - 1
+            )
             expected.append(room // stride[axis] + 1)
         end = (expected[0], expected[1], expected[2])
         flat = len(target.shape) == 1 and target.size == int(np.prod(end))  # a view: the same numbers in C order

@@ -134,7 +134,9 @@ class Writer:
         edge = self.constant(np.array([0] * len(behind) + behind, dtype=np.int64))
         nothing = self.constant(np.zeros((), dtype=value.dtype))
         wide = (channels, *(length for n, step in zip(size, apart, strict=True) for length in (n, step)))
-        padded = Value(self.add("Pad", [single.name, edge, nothing], f"{value.name}.apart"), value.dtype, wide, value.range)
+        padded = Value(
+            self.add("Pad", [single.name, edge, nothing], f"{value.name}.apart"), value.dtype, wide, value.range
+        )
         return self.reshape(padded, (channels, *(n * step for n, step in zip(size, apart, strict=True))))
 
     def reshape(self, value: Value, shape: Shape) -> Value:

@@ -61,9 +61,7 @@ def _into(graph: Graph, name: str) -> list[Edge]:
     return [
         edge
         for edge in graph.into(name)
-        if isinstance(graph.nodes[edge.source], Dense | Conv)
-        and not edge.delay
-        and len(graph.out_of(edge.source)) == 1
+        if isinstance(graph.nodes[edge.source], Dense | Conv) and not edge.delay and len(graph.out_of(edge.source)) == 1
     ]
 
 

@@ -152,7 +152,9 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
         case Pool(kind="max") if _spikes_into(graph, name) is None:
             return ["a maximum of anything but the spikes of one population is no sum of synapses"]
         case Readout(kind="last"):
-            return ["the read-out 'last' needs an accumulator that forgets all at once, which the machine does not have"]
+            return [
+                "the read-out 'last' needs an accumulator that forgets all at once, which the machine does not have"
+            ]
         case Dense() | Conv() if op.bias is not None:
             return ["its bias is not constant in the population it reaches"]
         case Input() if not isinstance(op.signal, Spike) and not target.spike.graded:

@@ -151,7 +151,9 @@ def _plain(item: Item, shape: Shape) -> Convolution | Pooling | FullyConnected:
     if len(shape) == 1:
         raise Slip("only FC may follow FC", item, "what comes out of FC has no height and width")
     if "kernel" not in numbers:
-        return _global_pool(item, numbers, shape) if match["kind"] is None else _pool(item, match["kind"], numbers, shape)
+        return (
+            _global_pool(item, numbers, shape) if match["kind"] is None else _pool(item, match["kind"], numbers, shape)
+        )
     return _convolution(item, numbers, shape, transposed=match["direction"] == "T")
 
 

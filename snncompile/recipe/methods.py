@@ -190,7 +190,9 @@ def _own_ranges(settings: Settings) -> list[Rule]:
     match settings:
         case TetSettings(tit=tit):
             mix: Rule = ("lambda", 0.0 <= settings.mix <= 1.0, "from 0 to 1")
-            fits = tit is None or (1 <= tit.steps <= MOST_STEPS and tit.epochs >= 1 and 0.0 < tit.learning_rate <= 100.0)
+            fits = tit is None or (
+                1 <= tit.steps <= MOST_STEPS and tit.epochs >= 1 and 0.0 < tit.learning_rate <= 100.0
+            )
             return [mix, ("tit", fits, f"1 to {MOST_STEPS} steps, an epoch at least, a positive learning rate")]
         case AsfSettings():
             return [

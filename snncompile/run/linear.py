@@ -46,9 +46,7 @@ def spread_out(x: Array, spread: Size) -> Array:
     return result
 
 
-def conv(
-    x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int, spread: Size = ()
-) -> Array:
+def conv(x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int, spread: Size = ()) -> Array:
     """Correlation of ``x`` [n, in, *size] with ``weight`` [out, in / groups, *kernel], zeros outside, as in torch."""
     x = spread_out(x, spread)
     if float64_is_exact(x, weight):

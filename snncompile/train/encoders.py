@@ -53,10 +53,9 @@ def encoded(recipe: Recipe, x: Array, first: int = 0, epoch: int = EVALUATION, i
         raise ReadError(
             f"pixels reach from {least:g} to {largest:g}",
             where=f"{recipe.name}, asf.encoder",
-            why=f"rate {settings.rate:g} times a pixel is a probability" + ("" if settings.signed else ", not negative"),
+            why=f"rate {settings.rate:g} times a pixel is a probability"
+            + ("" if settings.signed else ", not negative"),
             remedy="scale them with data.mean and data.std, or say signed = true",
         )
     chosen = np.arange(first, first + len(x)) if indices is None else indices
-    return poisson(
-        x, chosen, settings.steps, seed=recipe.training.seed, epoch=epoch, rate=settings.rate
-    )
+    return poisson(x, chosen, settings.steps, seed=recipe.training.seed, epoch=epoch, rate=settings.rate)

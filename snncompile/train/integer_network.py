@@ -278,7 +278,11 @@ class IntegerNetwork(nn.Module):
             held = torch.zeros(x.shape[1:], dtype=torch.float64)
             sums = []
             for step in x.detach().double():
-                held = self._kept(name, held) + leave(step * scale, sheet.current.bits, sheet.current.overflow) + bias.double()
+                held = (
+                    self._kept(name, held)
+                    + leave(step * scale, sheet.current.bits, sheet.current.overflow)
+                    + bias.double()
+                )
                 held = leave(held, sheet.potential.bits, "saturate")
                 sums.append(held)
         played.potentials[name] = torch.stack(sums)

@@ -107,9 +107,7 @@ class Synapse(nn.Module):
         y: Tensor = convolve(x, weight, None, stride, padding, op.dilation, op.groups)
         kept = tuple(
             slice((size + 2 * pad - (d * (taps - 1) + 1)) // step + 1)  # blocks at the rim may make one more
-            for size, pad, d, taps, step in zip(
-                source, op.padding, op.dilation, self.shape[2:], op.stride, strict=True
-            )
+            for size, pad, d, taps, step in zip(source, op.padding, op.dilation, self.shape[2:], op.stride, strict=True)
         )
         return y[(slice(None), slice(None), *kept)]
 
@@ -152,7 +150,9 @@ def _blocks(op: SynapseOp, weight: Integers, source: Shape) -> tuple[int, ...]:
 def _apart(x: Tensor, spread: tuple[int, ...]) -> Tensor:
     """``linear.spread_out``, with a gradient."""
     for axis, step in enumerate(spread):
-        x = torch.cat([x.unsqueeze(3 + axis), x.new_zeros(*x.shape[: 3 + axis], step - 1, *x.shape[3 + axis :])], 3 + axis)
+        x = torch.cat(
+            [x.unsqueeze(3 + axis), x.new_zeros(*x.shape[: 3 + axis], step - 1, *x.shape[3 + axis :])], 3 + axis
+        )
         x = x.flatten(2 + axis, 3 + axis)
     return x
 

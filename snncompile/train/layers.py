@@ -39,8 +39,8 @@ class Signal:
 class Readout(nn.Module):
     """What the network says at the end of a sample, of outputs o [B, T, classes]::
 
-        mean       sum_t o[t] / T
-        weighted   a[T-1] / sum_t decay^(T-1-t),   a[t] = decay a[t-1] + o[t]
+    mean       sum_t o[t] / T
+    weighted   a[T-1] / sum_t decay^(T-1-t),   a[t] = decay a[t-1] + o[t]
     """
 
     def __init__(self, kind: Literal["mean", "weighted"] = "mean", decay: float = 1.0) -> None:

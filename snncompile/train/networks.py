@@ -122,9 +122,7 @@ class Network(nn.Module):
     def run_loop(self, loop: tuple[Step, ...], signals: dict[str, Signal], trace: Trace | None) -> None:
         """The steps of a loop, one step of time after the other; their signals are added to ``signals``."""
         inside = {step.name for step in loop}
-        before = {
-            source: signals[source].timed() for step in loop for source in step.sources if source not in inside
-        }
+        before = {source: signals[source].timed() for step in loop for source in step.sources if source not in inside}
         after: dict[str, Tensor] = {}  # potentials behind the reset
         last: dict[str, Tensor] = {}  # what was sent at the step before
         sent: dict[str, list[Tensor]] = {step.name: [] for step in loop}

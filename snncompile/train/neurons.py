@@ -166,4 +166,3 @@ class Spiking(nn.Module):
 
 
 LIF = Spiking
-

@@ -235,7 +235,7 @@ def initial(module: nn.Module, weights: str) -> nn.Module:
     elif weights == "unit-rows":
         nn.init.uniform_(weight, -1.0, 1.0)
         row = (0, 2, 3) if isinstance(module, nn.ConvTranspose2d) else tuple(range(1, weight.ndim))  # all of one output
-        weight.div_(torch.linalg.vector_norm(weight, dim=row, keepdim=True))
+        weight.div_(weight.square().sum(dim=row, keepdim=True).sqrt())
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     return module

@@ -135,7 +135,9 @@ def same_potentials(graph: Graph, folded: Graph) -> bool:
 def test_what_has_no_weights_of_its_own_gets_a_factor(edges: list[Edge], factors: list[str]) -> None:
     graph = small()
     more = {"n2": Neuron((2,)), "fc2": Dense([[1.0, 0.5], [0.25, 1.0]])}
-    graph = graph.edit({name: op for name, op in more.items() if name in {e.source for e in edges} | {e.target for e in edges}})
+    graph = graph.edit(
+        {name: op for name, op in more.items() if name in {e.source for e in edges} | {e.target for e in edges}}
+    )
     graph = graph.edit({}, [*graph.edges, *edges])
     folded = fold_norm(graph).graph
     assert not folded.names(Norm)
@@ -155,7 +157,13 @@ def test_behind_a_delay_it_becomes_weights() -> None:
 
 def test_behind_a_pool_it_becomes_a_kernel_of_one_place() -> None:
     norm = Norm([1.0, 2.0], [4.0, 0.25], [1.0, 2.0], [0.5, 0.25], 0.0)
-    nodes = {"x": Input((2, 4, 4)), "pool": Pool("mean", (2, 2), (2, 2)), "norm": norm, "n": Neuron((2, 2, 2)), "out": Output()}
+    nodes = {
+        "x": Input((2, 4, 4)),
+        "pool": Pool("mean", (2, 2), (2, 2)),
+        "norm": norm,
+        "n": Neuron((2, 2, 2)),
+        "out": Output(),
+    }
     graph = Graph(nodes, [Edge("x", "pool"), Edge("pool", "norm"), Edge("norm", "n"), Edge("n", "out")])
     folded = fold_norm(graph).graph
     assert folded.nodes["norm"].weight.shape == (2, 1, 1, 1)
