@@ -188,20 +188,21 @@ class Sheet:
             raise self._wrong_type(key, "a table", found)
         return found
 
-    def record(self, table: str, kind: type[Record]) -> Record:
+    def record(self, table: str, kind: type[Record], **absent: object) -> Record:
         """A dataclass read from a table: its fields are the keys, its annotations the types, nothing else is accepted.
 
         Annotations may be ``int``, ``float``, ``str``, ``bool``, a ``Literal`` of strings, ``tuple[int, ...]`` or
         ``tuple[float, ...]`` for a list, or ``float | None`` for a figure that may be unavailable. A field with a
-        default may be absent.
+        default may be absent; ``absent`` gives other defaults.
         """
         hints = typing.get_type_hints(kind)
         fields = dataclasses.fields(kind)  # type: ignore[arg-type]
         self.known(table, [field.name for field in fields])
-        read: dict[str, object] = {}
+        read: dict[str, object] = dict(absent)
         for field in fields:
             key = f"{table}.{field.name}"
-            if field.default is dataclasses.MISSING or self.has(key):
+            required = field.default is dataclasses.MISSING and field.name not in absent
+            if required or self.has(key):
                 read[field.name] = self._typed(key, hints[field.name])
         return kind(**read)
 

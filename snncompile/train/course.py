@@ -93,7 +93,7 @@ class Course(ABC):
         """The network before the first step."""
         return Network(self.recipe)
 
-    def begin_epoch(self, epoch: int) -> None:  # noqa: B027: a hook
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027
         """Called before an epoch (from 0), and on resuming with the last that is done, before the state is read.
 
         A method of several stages sets its time steps and its optimiser here, as a function of ``epoch`` alone.
@@ -118,7 +118,7 @@ class Course(ABC):
         self.processes.share_gradients(self.network.parameters())
         self.precision.step(self.optimiser)
 
-    def after_step(self) -> None:  # noqa: B027: a hook
+    def after_step(self) -> None:  # noqa: B027
         """Called after every step of the optimiser."""
 
     def metrics(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Course(ABC):
         """What a resume file holds beside recipe, weights, optimiser and history."""
         return {}
 
-    def restore(self, content: Mapping[str, Any], where: str) -> None:  # noqa: B027: a hook
+    def restore(self, content: Mapping[str, Any], where: str) -> None:  # noqa: B027
         """Take back what ``extra`` gave. Raises ReadError."""
 
     def save(self, out: Path, split: Split) -> None:
