@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from snncompile.commands.console import Log
 from snncompile.errors import GraphError, NotRepresentable, ReadError
 from snncompile.frontends.net import read
@@ -121,4 +123,4 @@ def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None
     found = load(spec, Path(root) if root else None, shape=inputs[0].shape, steps=steps)
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
-    return Data(spec, found.x, found.y, found.classes)
+    return Data(spec, np.asarray(found.x), found.y, found.classes)

@@ -203,11 +203,12 @@ def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
 
     with np.errstate(over="ignore"):  # said below, with the name of the data
         split = load_for(recipe, spec, Path(root) if root else None)
-    if not len(split.x):
+        x = np.asarray(split.x)
+    if not len(x):
         raise ReadError("holds no samples", where=spec)
-    if not np.isfinite(split.x).all():
+    if not np.isfinite(x).all():
         raise ReadError("holds numbers that float32 does not", where=spec, why="the network was trained in float32")
-    return Data(spec, split.x, split.y, split.classes)
+    return Data(spec, x, split.y, split.classes)
 
 
 def chosen_data(model: Trained | Imported | Bundle, options: argparse.Namespace) -> Data:

@@ -50,7 +50,7 @@ def _in_reals(
 def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outcome:
     """From a checkpoint in reals (``--from``, or trained here beside ``out``) to one in integers."""
     from snncompile.train.in_integers import train_in_integers
-    from snncompile.train.loop import refuse_overwriting, resume_path
+    from snncompile.train.resuming import refuse_overwriting, resume_path
 
     out = Path(options.output)
     refuse_overwriting(out, options.resume, options.force)

@@ -13,9 +13,9 @@ class TrainingSettings:
     """Optimisation. ``evaluate_every`` epochs (and after the last) the test split is measured.
 
     ``milestones`` are the epochs after which the schedule ``steps`` multiplies the rate by ``factor``; over the first
-    ``warm_up`` steps of the optimiser the rate rises linearly. ``weight_decay`` is added to the gradient. ``average`` is
-    the decay of a moving average of the weights, which is then what is measured and kept; 0: none. ``precision`` other
-    than ``float32`` computes products in half the bits.
+    ``warm_up`` steps of the optimiser the rate rises linearly. ``weight_decay`` is added to the gradient. ``average``
+    is the decay of a moving average of the weights, which is then what is measured and kept; 0: none. A ``precision``
+    other than ``float32`` computes products in half the bits.
     """
 
     epochs: int

@@ -36,7 +36,7 @@ class Trainee(Protocol):
 
 
 class Course(ABC):
-    """A method is a subclass: ``step`` makes one step of the optimiser; the rest may be changed where a method needs it.
+    """A method is a subclass: ``step`` makes one step of the optimiser; the rest it changes where it must.
 
     ``history`` has a record of each epoch that is done. A method has nothing random that is carried from step to step:
     what it draws is a function of the seed and of where it is, else it goes into ``extra``.
@@ -93,7 +93,7 @@ class Course(ABC):
         """The network before the first step."""
         return Network(self.recipe)
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027
         """Called before an epoch (from 0), and on resuming with the last that is done, before the state is read.
 
         A method of several stages sets its time steps and its optimiser here, as a function of ``epoch`` alone.
@@ -118,7 +118,7 @@ class Course(ABC):
         self.processes.share_gradients(self.network.parameters())
         self.precision.step(self.optimiser)
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027
         """Called after every step of the optimiser."""
 
     def metrics(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Course(ABC):
         """What a resume file holds beside recipe, weights, optimiser and history."""
         return {}
 
-    def restore(self, content: Mapping[str, Any], where: str) -> None:
+    def restore(self, content: Mapping[str, Any], where: str) -> None:  # noqa: B027
         """Take back what ``extra`` gave. Raises ReadError."""
 
     def save(self, out: Path, split: Split) -> None:

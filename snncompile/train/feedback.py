@@ -58,100 +58,75 @@ class _Restriction(nn.Module):
         return restricted
 
 
-def _unit_rows(weight: Tensor) -> None:
-    """Uniform in [-1, 1], then every row of unit norm: the start of the authors' code."""
-    with torch.no_grad():
-        weight.uniform_(-1.0, 1.0)
-        weight.div_(weight.flatten(1).norm(dim=1).reshape(-1, *(1,) * (weight.dim() - 1)))
+class _HasRestriction(nn.Module):
+    """What the three share: ``weight`` is what is trained, ``frozen()`` the weight in use."""
+
+    weight: Tensor
+    restriction: _Restriction | None
+
+    def begin(self, restrict: bool) -> None:
+        """Initial values, uniform in [-1, 1] with rows of unit norm (the authors' code), and the restriction."""
+        with torch.no_grad():
+            self.weight.uniform_(-1.0, 1.0)
+            self.weight.div_(self.weight.flatten(1).norm(dim=1).reshape(-1, *(1,) * (self.weight.dim() - 1)))
+        self.restriction = _Restriction(self.weight) if restrict else None
+
+    def iterate(self) -> None:
+        """One step of power iteration: once before every step of the optimiser."""
+        if self.restriction is not None:
+            self.restriction.iterate(self.weight)
+
+    def in_use(self) -> Tensor:
+        """The restricted weight, with a gradient."""
+        if self.restriction is None:
+            return self.weight
+        restricted: Tensor = self.restriction(self.weight)
+        return restricted
+
+    @torch.no_grad()
+    def frozen(self) -> Tensor:
+        """The restricted weight as it stands: what is exported."""
+        return self.in_use().detach()
 
 
-class RestrictedConv2d(nn.Conv2d):
-    """A convolution without bias whose weight is restricted; ``frozen()`` is the weight in use."""
+class RestrictedConv2d(_HasRestriction, nn.Conv2d):
+    """A convolution without bias whose weight is restricted."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, *, restrict: bool = True) -> None:
-        super().__init__(channels, out, kernel, stride, kernel // 2, bias=False)
-        _unit_rows(self.weight)
-        self.restriction = _Restriction(self.weight) if restrict else None
-
-    def iterate(self) -> None:
-        """One step of power iteration: once before every step of the optimiser."""
-        if self.restriction is not None:
-            self.restriction.iterate(self.weight)
-
-    def in_use(self) -> Tensor:
-        """The restricted weight, with a gradient."""
-        return self.weight if self.restriction is None else self.restriction(self.weight)
-
-    @torch.no_grad()
-    def frozen(self) -> Tensor:
-        """The restricted weight as it stands: what is exported."""
-        return self.in_use().detach()
+        nn.Conv2d.__init__(self, channels, out, kernel, stride, kernel // 2, bias=False)
+        self.begin(restrict)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.in_use(), None)
+        given: Tensor = self._conv_forward(x, self.in_use(), None)
+        return given
 
 
-class RestrictedConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution without bias whose weight [in, out, *kernel] is restricted, of twice the size by stride
-    2.
-    """
+class RestrictedConvTranspose2d(_HasRestriction, nn.ConvTranspose2d):
+    """A transposed convolution without bias whose weight [in, out, *kernel] is restricted; ``stride`` times the size."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 2, *, restrict: bool = True) -> None:
-        super().__init__(channels, out, kernel, stride, kernel // 2, output_padding=stride - 1, bias=False)
-        _unit_rows(self.weight)
-        self.restriction = _Restriction(self.weight) if restrict else None
-
-    def iterate(self) -> None:
-        """One step of power iteration: once before every step of the optimiser."""
-        if self.restriction is not None:
-            self.restriction.iterate(self.weight)
-
-    def in_use(self) -> Tensor:
-        """The restricted weight, with a gradient."""
-        return self.weight if self.restriction is None else self.restriction(self.weight)
-
-    @torch.no_grad()
-    def frozen(self) -> Tensor:
-        """The restricted weight as it stands: what is exported."""
-        return self.in_use().detach()
+        nn.ConvTranspose2d.__init__(self, channels, out, kernel, stride, kernel // 2, stride - 1, bias=False)
+        self.begin(restrict)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        return functional.conv_transpose2d(
-            x,
-            self.in_use(),
-            None,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.dilation,  # type: ignore[arg-type]
-        )
+        padding, more = _pair(self.padding), _pair(self.output_padding)
+        return functional.conv_transpose2d(x, self.in_use(), None, _pair(self.stride), padding, more)
 
 
-class RestrictedLinear(nn.Linear):
+class RestrictedLinear(_HasRestriction, nn.Linear):
     """A full connection without bias whose weight is restricted."""
 
     def __init__(self, features: int, out: int, *, restrict: bool = True) -> None:
-        super().__init__(features, out, bias=False)
-        _unit_rows(self.weight)
-        self.restriction = _Restriction(self.weight) if restrict else None
-
-    def iterate(self) -> None:
-        """One step of power iteration: once before every step of the optimiser."""
-        if self.restriction is not None:
-            self.restriction.iterate(self.weight)
-
-    def in_use(self) -> Tensor:
-        """The restricted weight, with a gradient."""
-        return self.weight if self.restriction is None else self.restriction(self.weight)
-
-    @torch.no_grad()
-    def frozen(self) -> Tensor:
-        """The restricted weight as it stands: what is exported."""
-        return self.in_use().detach()
+        nn.Linear.__init__(self, features, out, bias=False)
+        self.begin(restrict)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.in_use())
+
+
+def _pair(values: object) -> tuple[int, int]:
+    assert isinstance(values, tuple)
+    return (int(values[0]), int(values[1]))
 
 
 Restricted = RestrictedConv2d | RestrictedConvTranspose2d | RestrictedLinear

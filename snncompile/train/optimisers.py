@@ -54,7 +54,7 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device = CPU) -> None:
         self.kind, self.device = _HALF.get(name), device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
 
     def forward(self) -> AbstractContextManager[Any]:
         """The context of a forward pass."""

@@ -14,7 +14,9 @@ import pytest
 
 from snncompile.errors import ReadError
 from snncompile.train import formats
-from snncompile.train.data import event_frames, load
+from snncompile.train.data import load
+from snncompile.train.frames import Cut
+from snncompile.train.recordings import read_nmnist
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
 IDX_IMAGES = struct.pack(">IIII", 2051, 3, 28, 28) + IMAGES.tobytes()
@@ -172,7 +174,7 @@ def test_events(tmp_path: Path) -> None:
     x, y, polarity, time = formats.read_events(path)
     assert (x.tolist(), y.tolist(), polarity.tolist()) == ([1, 33, 1, 7], [2, 0, 2, 8], [0, 1, 0, 1])
     assert time.tolist() == [5, 70_000, 6, 299_999]
-    frames = event_frames(path, 3)  # windows of 100 ms
+    frames = Cut(3, 9).counts(read_nmnist(path), 34, (34, 34), path)  # windows of 100 ms
     assert frames.sum() == 4
     assert frames[0, 0, 2, 1] == 2
     assert frames[0, 1, 0, 33] == 1
@@ -210,4 +212,4 @@ def test_recordings_that_are_refused(tmp_path: Path, content: bytes, message: st
     path = tmp_path / "1.bin"
     path.write_bytes(content)
     with pytest.raises(ReadError, match=message):
-        event_frames(path, 3)
+        Cut(3).counts(read_nmnist(path), 34, (34, 34), path)

@@ -42,6 +42,11 @@ def course_of(recipe: Recipe, teacher: Path | None = None) -> Course:
             return Ann(recipe)
 
 
+def has_teacher(recipe: Recipe) -> bool:
+    """Whether a recipe's method learns from a teacher."""
+    return isinstance(recipe.settings, IdsnnSettings)
+
+
 def teacher_of(recipe: Recipe, out: Path, teach: Callable[[Recipe, Path], bool]) -> Path | None:
     """The weights of a recipe's teacher, where its method has one: the file that it names, else one beside ``out``.
 

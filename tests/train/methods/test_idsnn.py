@@ -173,7 +173,7 @@ def test_a_teacher_from_onnx_computes_what_its_file_does(teacher: Recipe, tmp_pa
     found = read_teacher(teacher, path)
     x = torch.rand(4, 1, 8, 8)
     torch.testing.assert_close(found.predict(x), network.predict(x), rtol=1e-4, atol=1e-4)
-    other = recipe(TEACHER.replace("GAP", "P2-P2"), "ann", "other", {"steps": 1})
+    other = recipe(TEACHER.replace("GAP", "MP4"), "ann", "other", {"steps": 1})
     with pytest.raises(ReadError, match=r"has no layer left|computes something else"):
         read_teacher(other, path)
 
