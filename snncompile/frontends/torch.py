@@ -102,7 +102,7 @@ def input_signal(recipe: Recipe) -> Signal:
     if draws(recipe):
         settings = recipe.settings
         return Signed() if isinstance(settings, AsfSettings) and settings.signed else Spike()
-    if recipe.data.static:
+    if not recipe.data.counts:  # images, and frames that were divided by their largest count
         return Analog()
     return Spike() if recipe.data.most == 1 else Count(recipe.data.most)
 
