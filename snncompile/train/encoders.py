@@ -41,10 +41,11 @@ def draws(recipe: Recipe) -> bool:
 
 
 def encoded(recipe: Recipe, x: Array, first: int = 0, epoch: int = EVALUATION, indices: Array | None = None) -> Array:
-    """What the network receives for a part of a data set that begins at sample ``first``: the data themselves, or
-    spikes drawn from them. Raises ReadError where a pixel has no probability.
+    """What the network receives for a part of a data set that begins at sample ``first``: spikes drawn from images
+    where the recipe says so, else (and where they are spikes already) the data themselves. Raises ReadError where a
+    pixel has no probability.
     """
-    if not draws(recipe):
+    if not draws(recipe) or x.shape[1:] != recipe.input:
         return x
     settings = recipe.settings
     assert isinstance(settings, AsfSettings)
