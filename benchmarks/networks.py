@@ -29,7 +29,7 @@ from snncompile.compile import Compiled, compile_graph, shown, to_integers
 from snncompile.errors import DoesNotFit, LoopTooShort, ReadError
 from snncompile.frontends.torch import read_module
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Neuron
+from snncompile.ir.ops import By, Neuron, Readout
 from snncompile.passes.balance import balance
 from snncompile.recipe import Recipe
 from snncompile.recipe.methods import AnnSettings, IdsnnSettings
@@ -159,7 +159,7 @@ def proven(recipe: Recipe, x: Array) -> dict[str, Any]:
     fixed = rungs["fixed"]
     told["fixed"] = f"{fixed.different / max(1, fixed.compared):.2%}"
     placed = compiled.levels["placed"]
-    cores = {slice_.core for op in placed.nodes.values() if isinstance(op, Neuron) for slice_ in op.cores}
+    cores = {slice_.core for op in placed.nodes.values() if isinstance(op, Neuron | Readout) for slice_ in op.cores}
     spikes = sum(int(array.sum()) for array in trained.spikes.values())
     held = all(rung.holds for rung in rungs.values()) and spikes > 0
     return told | {"cores": len(cores) or "-", "held": held, "spikes": f"{spikes:,}", "target": compiled.target.name} | lacking
@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--work", type=Path, default=Path("benchmark-out") / "networks")
-    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--again", action="store_true", help="do what is done already")
     parser.add_argument("--table", action="store_true", help="print what is done, and do nothing")
