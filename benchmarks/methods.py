@@ -140,7 +140,7 @@ def answer(*words: object) -> dict[str, Any]:
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown."""
     head = ["method", "recipe", "data", "T", "samples seen", "seconds", "float", "integers of", "first divergence"]
-    lines = [head + ["AC", "MAC"], ["---"] * (len(head) + 2)]
+    lines = [[*head, "AC", "MAC"], ["---"] * (len(head) + 2)]
     for row in found:
         also = f" (+ {row['teacher_seconds']:.0f} for the teacher)" if row["teacher_seconds"] else ""
         lines.append(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from snncompile.recipe.methods import DsrSettings
-from snncompile.train.neurons import Spiking
+from snncompile.train.neurons import Spiking, whole
 
 
 def ages(decay: float, steps: int, like: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class Represented(Spiking):
         return own.threshold_rate * (own.time_step if own.threshold_gradient == "damped" else 1.0 / own.time_step)
 
     def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sent, potentials = _Represent.apply(x, self.scale, self)  # type: ignore[no-untyped-call]
+        sent, potentials = _Represent.apply(whole(x), self.scale, self)  # type: ignore[no-untyped-call]
         return sent, potentials
 
     @torch.no_grad()
