@@ -101,17 +101,35 @@ def compile_graph(
     ``steps``, the length of a sample, is that of the calibration data. ``per_channel``: scales for ranges of channels.
     Raises ``LoweringError`` and its kin.
     """
+    levels, layers, notes = to_integers(graph, target, calibration, log, per_channel=per_channel)
+    return _onto_cores(levels, target, layers, notes, next(iter(calibration.values())).shape[1], log)
+
+
+def to_integers(
+    graph: Graph,
+    target: Target,
+    calibration: Mapping[str, Array],
+    log: Callable[[str], None] = lambda line: None,
+    *,
+    per_channel: bool = False,
+    fits: bool = True,
+) -> tuple[dict[Level, Graph], tuple[Layer, ...], tuple[str, ...]]:
+    """The levels from ``read`` to ``fixed``, in logical time; what quantisation did, and what passes said.
+
+    ``fits``: raise ``DoesNotFit`` for a network that no board holds, before its integers are searched.
+    """
     levels: dict[Level, Graph] = {"read": graph}
     levels["folded"], notes = fold(graph)
     log("folded: " + _size(levels["folded"]))
     passed = legalise(levels["folded"], target, per_channel=per_channel)
     legal = passed.graph
     notes += tuple(f"legalise: {note}" for note in passed.notes)
-    place(legal, target)  # what cannot fit is said now: finding its integers may take long
+    if fits:
+        place(legal, target)  # what cannot fit is said now: finding its integers may take long
     quantised = quantise(legal, target, calibration)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
-    return _onto_cores(levels, target, quantised.layers, notes, next(iter(calibration.values())).shape[1], log)
+    return levels, quantised.layers, notes
 
 
 def compile_integers(

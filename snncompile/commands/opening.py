@@ -113,7 +113,9 @@ class Trained:
         if not fits or y.shape != x.shape[:1] or not len(x):
             why = f"x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; the network takes {list(shape)}"
             raise ReadError("its sample is damaged", where=str(self.path), why=why, remedy=AGAIN)
-        return Data(name, x, y, tuple(map(str, self.checkpoint.data["classes"])))
+        from snncompile.train.encoders import encoded
+
+        return Data(name, encoded(self.recipe, x), y, tuple(map(str, self.checkpoint.data["classes"])))
 
     def record(self, x: Array) -> Trace:
         """What torch does with ``x``."""
@@ -200,6 +202,7 @@ def open_model(path: str) -> Trained | Imported | Bundle:
 def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
     """A data set as the network of a recipe sees it."""
     from snncompile.train.data import load_for
+    from snncompile.train.encoders import encoded
 
     with np.errstate(over="ignore"):  # said below, with the name of the data
         split = load_for(recipe, spec, Path(root) if root else None)
@@ -208,7 +211,7 @@ def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
         raise ReadError("holds no samples", where=spec)
     if not np.isfinite(x).all():
         raise ReadError("holds numbers that float32 does not", where=spec, why="the network was trained in float32")
-    return Data(spec, x, split.y, split.classes)
+    return Data(spec, encoded(recipe, x), split.y, split.classes)
 
 
 def chosen_data(model: Trained | Imported | Bundle, options: argparse.Namespace) -> Data:

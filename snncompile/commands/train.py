@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
     # waiting threads that spin make two busy processes on two cores a hundred times slower, not two times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from snncompile.train.in_integers import in_force
+    from snncompile.train.processes import leave
 
     recipe = in_force(recipe, options.quantise)
     log = log_of(options) if _speaks() else _silent
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         outcome = _in_reals(recipe, options, Path(options.output), log)
     if _speaks():
         _told(options, recipe, outcome)
+    leave()
     return 0 if outcome.finished else 130
 
 

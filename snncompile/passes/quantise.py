@@ -204,15 +204,16 @@ def _integer_synapse(item: Incoming, unit: float, target: Target) -> Synapse:
         case Dense():
             return Dense(weight)
         case Conv() as op:
-            return Conv(weight, None, op.stride, op.padding, op.dilation, op.groups)
+            return replace(op, weight=weight, bias=None)
         case Scale():
             return Scale(weight)
 
 
 def _integer_population(name: str, op: Neuron | Readout, best: Candidate, target: Target) -> Neuron | Readout:
-    if isinstance(op, Readout):
-        return replace(op, bias=best.bias, unit=best.unit)
     bits = target.decay.bits
+    if isinstance(op, Readout):
+        kept = float(round_half_away(op.decay * 2.0**bits)) / 2.0**bits
+        return replace(op, bias=best.bias, unit=best.unit, decay=kept)
     alpha, beta = integer_decays(op, target)
     if not 1 <= alpha <= 2**bits or not 0 <= beta < 2**bits:
         raise NotRepresentable(
@@ -272,7 +273,8 @@ def _layer(
     arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
     limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
     if isinstance(op, Readout):
-        current, lasting, decay = arriving, float(steps), 0.0
+        current, lasting = arriving, float(steps)
+        decay = abs(op.decay - float(round_half_away(op.decay * 2.0**target.decay.bits)) / 2.0**target.decay.bits)
     else:
         alpha, beta = (mantissa / 2**target.decay.bits for mantissa in integer_decays(op, target))
         decay = max(float(np.abs(real(kept) - own).max()) for kept, own in ((op.alpha, alpha), (op.beta, beta)))

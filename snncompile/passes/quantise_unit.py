@@ -202,8 +202,8 @@ def _banded(item: Incoming, rows: Rows, shape: Shape) -> Incoming:
         case Conv() as op:
             low = first * op.stride[0] - op.padding[0]
             high = (last - 1) * op.stride[0] - op.padding[0] + op.dilation[0] * (op.weight.shape[2] - 1) + 1
-            conv = replace(op, padding=(0, *op.padding[1:]))
-            values, coded = (_with_zeros(one, low, high) for one in (item.values, item.coded))
+            conv = replace(op, padding=(0, *op.padding[1:]), spread=())
+            values, coded = (_with_zeros(_spread(one, op), low, high) for one in (item.values, item.coded))
             return replace(item, synapse=conv, values=values, coded=coded)
         case Dense():
             chosen = np.arange(np.prod(shape)).reshape(shape)[:, first:last].reshape(-1)
@@ -214,6 +214,12 @@ def _banded(item: Incoming, rows: Rows, shape: Shape) -> Incoming:
                 one.reshape(*one.shape[:2], *shape)[:, :, :, first:last] for one in (item.values, item.coded)
             )
             return replace(item, synapse=factor, values=values, coded=coded)
+
+
+def _spread(values: Array, op: Conv) -> Array:
+    """What a convolution sees of maps [samples, steps, ...], with the zeros that it puts between."""
+    flat = linear.spread_out(values.reshape(-1, *values.shape[2:]), op.spread)
+    return flat.reshape(*values.shape[:2], *flat.shape[1:])
 
 
 def _with_zeros(values: Array, low: int, high: int) -> Array:
@@ -321,7 +327,7 @@ def _currents(item: Incoming, weight: Reals, values: Array, shape: Shape) -> Arr
         case Dense():
             y = linear.dense(flat, weight)
         case Conv() as conv:
-            y = linear.conv(flat, weight, conv.stride, conv.padding, conv.dilation, conv.groups)
+            y = linear.conv(flat, weight, conv.stride, conv.padding, conv.dilation, conv.groups, conv.spread)
         case Scale():
             y = apply_linear(Graph({"scale": Scale(weight)}, ()), "scale", flat)
     result = y.reshape(*values.shape[:2], *shape)
@@ -336,7 +342,7 @@ def _currents(item: Incoming, weight: Reals, values: Array, shape: Shape) -> Arr
 def _in_potential(op: Neuron | Readout, error: Array, spikes: Array | None) -> float:
     """Root mean square of a current's error as it adds up in the potential, between the resets that were recorded."""
     alpha = 1.0 if isinstance(op, Readout) else real(op.alpha)
-    beta = 0.0 if isinstance(op, Readout) else real(op.beta)
+    beta = 1.0 - op.decay if isinstance(op, Readout) else real(op.beta)
     current = np.zeros_like(error[:, 0])
     held = np.zeros_like(error[:, 0])
     total = 0.0

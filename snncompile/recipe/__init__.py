@@ -1,23 +1,22 @@
 """Reads a recipe of ``models/*.toml``: a network in the papers' notation and how it is trained.
 
-``architecture.py`` has the notation, ``methods.py`` the table of each training method, ``data.py`` and ``training.py``
-the rest. ``bias = false`` in the table network leaves the biases of convolutions out, ``dense_norm = false`` the norms
-of FC.
+``architecture.py`` has the notation, ``network.py`` what holds for all layers, ``neuron.py`` the neurons, ``methods.py``
+the table of each training method, ``data.py`` and ``training.py`` the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 from snncompile.errors import ReadError, SheetError
 from snncompile.recipe.architecture import (
-    AveragePool,
     Convolution,
     FullyConnected,
     Layer,
+    Loop,
+    Pooling,
     Residual,
     Shape,
     Slip,
@@ -25,19 +24,33 @@ from snncompile.recipe.architecture import (
     parse,
 )
 from snncompile.recipe.data import DATA_SETS, EVENT_SETS, DataSettings, read_data
-from snncompile.recipe.methods import METHODS, Method, Rule, Settings, plain, ranges, read_settings
+from snncompile.recipe.methods import (
+    METHODS,
+    TABLES,
+    Method,
+    Rule,
+    Settings,
+    deployed_steps,
+    ranges,
+    read_settings,
+    tables,
+)
+from snncompile.recipe.network import NetworkOptions, network_ranges, read_options
+from snncompile.recipe.neuron import NeuronSettings, neuron_ranges
 from snncompile.recipe.training import QuantiseSettings, TrainingSettings, quantise_ranges, training_ranges
 from snncompile.sheet import Sheet
 
 __all__ = [
     "DATA_SETS",
     "EVENT_SETS",
-    "AveragePool",
     "Convolution",
     "DataSettings",
     "FullyConnected",
     "Layer",
+    "Loop",
+    "NetworkOptions",
     "NeuronSettings",
+    "Pooling",
     "Published",
     "QuantiseSettings",
     "Recipe",
@@ -46,22 +59,6 @@ __all__ = [
     "TrainingSettings",
     "parse",
 ]
-
-
-@dataclass(frozen=True)
-class NeuronSettings:
-    """``v = decay w + x``, fires where ``v > threshold`` (or ``>=``), then ``w = 0``.
-
-    ``surrogate_width`` is gamma of TET, Eq. 5. ``detach_reset``: whether the gradient ignores the reset.
-    """
-
-    decay: float = 0.5
-    threshold: float = 1.0
-    fires: Literal[">", ">="] = ">"
-    reset: Literal["zero"] = "zero"
-    surrogate: Literal["triangle"] = "triangle"
-    surrogate_width: float = 1.0
-    detach_reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,8 +88,7 @@ class Recipe:
     data: DataSettings
     published: Published | None = None
     quantise: QuantiseSettings | None = None
-    bias: bool = True
-    dense_norm: bool = True
+    options: NetworkOptions = field(default_factory=NetworkOptions)
 
     @classmethod
     def load(cls, name_or_path: str) -> Recipe:
@@ -110,31 +106,30 @@ class Recipe:
     def to_dict(self) -> dict[str, object]:
         """The tables of the file, as plain values."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.data).items()}
-        tables: dict[str, object] = {
+        content: dict[str, object] = {
             "recipe": {"name": self.name, "summary": self.summary, "method": self.method, "source": self.source},
             "network": {
                 "input": list(self.input),
                 "architecture": self.architecture,
-                "bias": self.bias,
-                "dense_norm": self.dense_norm,
+                **asdict(self.options),
             },
             "neuron": asdict(self.neuron),
-            self.method: plain(self.settings),
+            **tables(self.method, self.settings),
             "training": asdict(self.training),
             "data": {key: value for key, value in data.items() if value != []},
         }
         if self.quantise:
-            tables["quantise"] = asdict(self.quantise)
+            content["quantise"] = asdict(self.quantise)
         if self.published:
             unavailable = {"status": "unavailable", "source": self.published.source}
             accuracy = unavailable if self.published.accuracy is None else self.published.accuracy
-            tables["published"] = asdict(self.published) | {"accuracy": accuracy}
-        return tables
+            content["published"] = asdict(self.published) | {"accuracy": accuracy}
+        return content
 
     @property
     def steps(self) -> int:
-        """How many time steps a sample has."""
-        return self.settings.steps
+        """How many time steps a sample has in the trained network."""
+        return deployed_steps(self.settings)
 
     @property
     def classes(self) -> int:
@@ -146,9 +141,10 @@ class Recipe:
 
 
 def _read(sheet: Sheet) -> Recipe:
-    sheet.known("", ("recipe", "network", "neuron", *METHODS, "training", "data", "published", "quantise"))
+    sheet.known("", ("recipe", "network", "neuron", *TABLES, "training", "data", "published", "quantise"))
     sheet.known("recipe", ("name", "summary", "method", "source"))
-    sheet.known("network", ("input", "architecture", "bias", "dense_norm"))
+    options = [item.name for item in fields(NetworkOptions)]
+    sheet.known("network", ("input", "architecture", *options))
     named = sheet.text("recipe.method")
     method = next((one for one in METHODS if one == named), None)
     if method is None:
@@ -173,8 +169,7 @@ def _read(sheet: Sheet) -> Recipe:
         data=read_data(sheet, shape),
         published=sheet.record("published", Published) if sheet.has("published") else None,
         quantise=sheet.record("quantise", QuantiseSettings) if sheet.has("quantise") else None,
-        bias=sheet.flag("network.bias") if sheet.has("network.bias") else True,
-        dense_norm=sheet.flag("network.dense_norm") if sheet.has("network.dense_norm") else True,
+        options=read_options(sheet),
     )
     _check_ranges(sheet, recipe)
     return recipe
@@ -189,12 +184,10 @@ def _input(sheet: Sheet) -> tuple[int, int, int]:
 
 def _check_ranges(sheet: Sheet, recipe: Recipe) -> None:
     """Every number inside its range, else SheetError."""
-    neuron = recipe.neuron
     rules: list[Rule] = [
-        ("neuron.decay", 0.0 <= neuron.decay <= 1.0, "from 0 (no memory) to 1 (no leak)"),
-        ("neuron.threshold", neuron.threshold > 0.0, "positive"),
-        ("neuron.surrogate_width", neuron.surrogate_width > 0.0, "positive"),
-        *ranges(recipe.settings),
+        *network_ranges(recipe.options),
+        *neuron_ranges(recipe.neuron),
+        *ranges(recipe.method, recipe.settings),
         *training_ranges(recipe.training),
         *(quantise_ranges(recipe.quantise) if recipe.quantise else ()),
     ]

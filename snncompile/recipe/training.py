@@ -15,7 +15,8 @@ class TrainingSettings:
     ``milestones`` are the epochs after which the schedule ``steps`` multiplies the rate by ``factor``; over the first
     ``warm_up`` steps of the optimiser the rate rises linearly. ``weight_decay`` is added to the gradient. ``average``
     is the decay of a moving average of the weights, which is then what is measured and kept; 0: none. A ``precision``
-    other than ``float32`` computes products in half the bits.
+    other than ``float32`` computes products in half the bits. ``samples`` of the training split make an epoch, others
+    in each; 0: all.
     """
 
     epochs: int
@@ -32,6 +33,7 @@ class TrainingSettings:
     warm_up: int = 0
     average: float = 0.0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def training_ranges(training: TrainingSettings) -> list[Rule]:
         ("training.milestones", bool(training.milestones) == (training.schedule == "steps"), "there for steps alone"),
         ("training.factor", 0.0 < training.factor <= 1.0, "above 0, and 1 at most"),
         ("training.warm_up", training.warm_up >= 0, "a number of steps, or 0"),
+        ("training.samples", training.samples >= 0, "a number of samples, or 0 for all"),
         ("training.average", 0.0 <= training.average < 1.0, "from 0 (none) to below 1"),
     ]
 

@@ -36,8 +36,19 @@ def dense(x: Array, weight: Array) -> Array:
     return x.reshape(len(x), -1) @ weight.T
 
 
-def conv(x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int) -> Array:
+def spread_out(x: Array, spread: Size) -> Array:
+    """``x`` [n, in, *size] with ``spread - 1`` zeros behind each value, axis by axis."""
+    if all(step == 1 for step in spread):
+        return x
+    size = tuple(n * s for n, s in zip(x.shape[2:], spread, strict=True))
+    result = np.zeros((*x.shape[:2], *size), dtype=x.dtype)
+    result[(slice(None), slice(None), *(slice(None, None, step) for step in spread))] = x
+    return result
+
+
+def conv(x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int, spread: Size = ()) -> Array:
     """Correlation of ``x`` [n, in, *size] with ``weight`` [out, in / groups, *kernel], zeros outside, as in torch."""
+    x = spread_out(x, spread)
     if float64_is_exact(x, weight):
         y = conv(x.astype(np.float64), weight.astype(np.float64), stride, padding, dilation, groups)
         return y.astype(np.int64)
@@ -80,13 +91,15 @@ def _windows(x: Array, kernel: Size, stride: Size, padding: Size, dilation: Size
 
 
 def conv_adjoint(
-    y: Array, weight: Array, size: Size, stride: Size, padding: Size, dilation: Size, groups: int
+    y: Array, weight: Array, size: Size, stride: Size, padding: Size, dilation: Size, groups: int, spread: Size = ()
 ) -> Array:
     """The transposed map of ``conv`` on ``y`` [n, out, *place]: [n, in, *size], where ``size`` is the size of conv's
     input.
     """
     out, inward, *kernel = weight.shape
     each = out // groups
+    apart = spread or (1,) * len(size)
+    size = tuple(n * s for n, s in zip(size, apart, strict=True))
     padded = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
     result = np.zeros((len(y), inward * groups, *padded), dtype=np.result_type(y, weight))
     for group in range(groups):
@@ -99,5 +112,5 @@ def conv_adjoint(
             )
             taps = weight[(slice(group * each, (group + 1) * each), slice(None), *tap)]
             into[(slice(None), slice(None), *where)] += np.moveaxis(np.tensordot(part, taps, axes=([1], [0])), -1, 1)
-    inside = tuple(slice(p, p + n) for p, n in zip(padding, size, strict=True))
+    inside = tuple(slice(p, p + n, s) for p, n, s in zip(padding, size, apart, strict=True))
     return result[(slice(None), slice(None), *inside)]

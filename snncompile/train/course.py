@@ -80,7 +80,7 @@ class Course(ABC):
     @property
     def samples(self) -> int:
         """How many samples make an epoch; 0: all there are."""
-        return 0
+        return self.training.samples
 
     @property
     def steps(self) -> int:

@@ -196,7 +196,7 @@ def _cut(spec: str, steps: int | None, most: int, settings: DataSettings | None)
         raise ReadError("recordings need a number of steps to be cut into", where=spec, remedy="say steps")
     if settings is None:
         return Cut(steps, most)
-    return Cut(steps, settings.most, settings.frames, settings.milliseconds, settings.division)
+    return Cut(steps, settings.most, settings.frames, settings.milliseconds, settings.division, settings.window)
 
 
 def _recorded(

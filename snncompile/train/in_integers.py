@@ -12,13 +12,15 @@ from torch import Tensor
 from snncompile.errors import LoweringError, ReadError
 from snncompile.recipe import QuantiseSettings, Recipe, TrainingSettings
 from snncompile.recipe.methods import TetSettings
+from snncompile.run.trace import Array
 from snncompile.train import checkpoint
 from snncompile.train.course import Course, right
 from snncompile.train.data import Split
+from snncompile.train.encoders import EVALUATION, encoded
 from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.integers import Integers
 from snncompile.train.loop import Log, Options, Outcome, already, follow, resume_path, set_threads
-from snncompile.train.methods.tet import sdt_loss, tet_loss
+from snncompile.train.losses import sdt_loss, tet_loss
 
 
 class IntegerCourse(Course):
@@ -61,6 +63,9 @@ class IntegerCourse(Course):
         loss = tet_loss(outputs, labels, tet.mix, tet.phi) if tet else sdt_loss(outputs, labels)
         self.descend(loss)
         return float(loss.detach()), right(outputs.mean(dim=1), labels)
+
+    def shown(self, x: Array, indices: Array, epoch: int | None) -> Array:
+        return encoded(self.recipe, x, indices=indices, epoch=EVALUATION if epoch is None else epoch + 1)
 
     @property
     def samples(self) -> int:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from snncompile.train.batches import Ahead
 from snncompile.train.course import Course, Trainee
 from snncompile.train.curves import Curves
 from snncompile.train.data import Split, load_for
-from snncompile.train.methods import course_of
+from snncompile.train.methods import course_of, has_teacher, teacher_of
 from snncompile.train.places import fetch
 from snncompile.train.processes import Processes
 from snncompile.train.progress import Progress
@@ -106,7 +106,17 @@ def train_with(recipe: Recipe, data_root: Path | None, out: Path, options: Optio
     set_threads()
     if options.resume and (done := already(recipe, out, log)):
         return done
-    return follow(course_of(recipe, data_root, out), data_root, out, options, log)
+    refuse_overwriting(out, options.resume, options.force)
+
+    def teach(teacher: Recipe, path: Path) -> bool:
+        again = not options.force and (path.is_file() or resume_path(path).is_file())
+        log(f"{recipe.name}: its teacher {teacher.name} first, in {path}")
+        return train_with(teacher, data_root, path, replace(options, resume=again, curves=None), log).finished
+
+    weights = teacher_of(recipe, out, teach)
+    if weights is None and has_teacher(recipe):
+        return Outcome(out, False, {})
+    return follow(course_of(recipe, weights), data_root, out, options, log)
 
 
 def follow(course: Course, data_root: Path | None, out: Path, options: Options, log: Log) -> Outcome:
@@ -148,7 +158,6 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
         return Outcome(out, False, course.history[saved - 1] if saved else {})
     if course.processes.first:
         resume_path(out).unlink(missing_ok=True)
-    course.processes.leave()
     return Outcome(out, True, course.history[-1])
 
 

@@ -92,10 +92,11 @@ class Processes:
         if self.count > 1:
             _added(torch.zeros((), device=self.device))
 
-    def leave(self) -> None:
-        """Say goodbye to the others."""
-        if self.count > 1 and distributed.is_initialized():
-            distributed.destroy_process_group()
+
+def leave() -> None:
+    """Say goodbye to the others, where there are any."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _added(tensor: Tensor) -> None:
