@@ -103,6 +103,11 @@ def _lowering(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--per-channel", action="store_true", help="a scale for each range of channels: finer, for more populations"
     )
+    verb.add_argument(
+        "--equilibrium",
+        action="store_true",
+        help="let feedback arrive later than trained where the machine's loops are longer: rates stay, spikes do not",
+    )
 
 
 def _train(verbs: Verbs[_Parser]) -> None:
