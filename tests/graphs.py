@@ -116,7 +116,7 @@ def _fixed_conv(draw: Drawing, shape: Shape, features: int) -> Conv:
         tuple(draw.pick(0, 1, 1) for _ in range(axes)),
         tuple(draw.pick(1, 1, 2) for _ in range(axes)),
         groups,
-        tuple(draw.pick(1, 2, 3) for _ in range(axes)) if draw.maybe(5) else (),
+        tuple(draw.pick(1, 2, 3) for _ in range(axes)) if draw.maybe(8) else (),
     )
 
 
