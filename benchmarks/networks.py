@@ -3,11 +3,12 @@
     python benchmarks/networks.py [NAME ...] [--data-root DIR] [--work DIR] [--samples N] [--steps T] [--table]
 
 For each recipe of the catalogue that a paper has: its parameters; one step of its training method; then, with random
-weights and batch norms that hold the statistics of one pass, the rungs of the ladder on a few samples: the graph against
-torch, folded, in Loihi's integers (``loihi``, or ``loihi-custom`` where resets are soft), timed and placed, the fast
-interpreter, and the ONNX step graph on onnxruntime. A loop that is too short for a pipeline is proven in logical time
-and said so. Samples are cut to ``--steps`` time steps. What is done is kept in ``--work``, one file a network, and not
-done again; ``--table`` prints what is there. The exit code is 1 where a rung does not hold.
+weights and batch norms that hold the statistics of one pass, the rungs of the ladder on a few samples: the graph
+against torch, folded, in Loihi's integers (``loihi``, or ``loihi-custom`` where resets are soft), timed and placed, the
+fast interpreter, and the ONNX step graph on onnxruntime. A loop that is too short for a pipeline, and a layer that no
+core holds, are proven without phases or cores and said so. Samples are cut to ``--steps`` time steps. What is done is
+kept in ``--work``, one file a network, and not done again; ``--table`` prints what is there. The exit code is 1 where a
+rung does not hold.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ from snncompile.verify import Ladder
 GAIN = 0.6  # of every batch norm: some ten in a hundred neurons then fire
 EVENTS = 0.05  # events a pixel of a random frame
 COLUMNS = (
-    *("network", "parameters", "step", "T", "spikes", "read", "folded", "fixed", "timed", "fast", "onnx", "target", "cores"),
-    "seconds",
+    *("network", "parameters", "step", "T", "spikes", "read", "folded", "fixed", "timed", "fast", "onnx", "target"),
+    *("cores", "seconds"),
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -135,9 +136,9 @@ def compiled_for(graph: Graph, stimulus: dict[str, Array]) -> tuple[Compiled, di
         return Compiled(target, levels, layers, notes, steps), {"cores" if long_enough else "timed": error.what}
 
 
-def proven(recipe: Recipe, x: Array) -> dict[str, Any]:
-    """The rungs of a network on ``x``, as they hold."""
-    network = untrained(recipe, x)
+def proven(recipe: Recipe, seen: Array, samples: int) -> dict[str, Any]:
+    """The rungs of a network on the first ``samples`` of ``seen``, as they hold."""
+    network, x = untrained(recipe, seen), seen[:samples]
     graph = read_module(network)
     stimulus = {name: np.asarray(v, np.float64) for name, v in shown(graph, x, recipe.steps).items()}
     log("built, recording what torch does")
@@ -162,7 +163,8 @@ def proven(recipe: Recipe, x: Array) -> dict[str, Any]:
     cores = {slice_.core for op in placed.nodes.values() if isinstance(op, Neuron | Readout) for slice_ in op.cores}
     spikes = sum(int(array.sum()) for array in trained.spikes.values())
     held = all(rung.holds for rung in rungs.values()) and spikes > 0
-    return told | {"cores": len(cores) or "-", "held": held, "spikes": f"{spikes:,}", "target": compiled.target.name} | lacking
+    told |= {"cores": len(cores) or "-", "held": held, "spikes": f"{spikes:,}", "target": compiled.target.name}
+    return told | lacking
 
 
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -182,8 +184,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if isinstance(recipe.settings, AnnSettings):
         row |= {"held": True, "read": "a teacher: not compiled"}
     else:
-        x = np.asarray(encoded(recipe, seen.x), np.float32)[: options.samples]
-        row |= proven(recipe, x)
+        row |= proven(recipe, np.asarray(encoded(recipe, seen.x), np.float32), options.samples)
     return row | {"seconds": f"{time.perf_counter() - begun:.0f}"}
 
 

@@ -173,9 +173,9 @@ def _conv(name: str, module: nn.Conv2d) -> Conv:
 def _transposed(name: str, module: nn.ConvTranspose2d) -> Conv:
     """As the convolution that it is, of a signal with zeros between.
 
-    Torch's has ``k - 1 - padding`` zeros before the first value, and as many and the output padding behind the last. The
-    op's padding is the same on both sides and each value has its zeros behind it, so that what differs become taps of
-    zero, before or behind the kernel.
+    Torch's has ``k - 1 - padding`` zeros before the first value, and as many and the output padding behind the last.
+    The op's padding is the same on both sides and each value has its zeros behind it, so that what differs becomes taps
+    of zero, before or behind the kernel.
     """
     if module.groups != 1 or tuple(module.dilation) != (1, 1):
         remedy = "one group, no dilation"

@@ -6,7 +6,7 @@ With ``a = sqrt(variance + epsilon)`` and the norm behind ``sum_i (W_i x_i + b_i
 
 where y_j is what has no weights of its own to fold into: spikes of an identity skip, weights that another op reads as
 well, what comes late. The factor then stands on that edge alone, as one-to-one weights. Where there is no W_i at all,
-behind a pool, the norm itself becomes one-to-one weights with a bias, which ``legalise`` composes with what is before it.
+behind a pool, the norm itself becomes one-to-one weights with a bias, which ``legalise`` composes with what is before.
 
 Preserves every value exactly but for float64 rounding. Declines, and says why, where a norm would have to become a
 matrix that is too large. Source: Deng et al., "Temporal Efficient Training of Spiking Neural Network via Gradient

@@ -1,7 +1,7 @@
 """Reads a recipe of ``models/*.toml``: a network in the papers' notation and how it is trained.
 
-``architecture.py`` has the notation, ``network.py`` what holds for all layers, ``neuron.py`` the neurons, ``methods.py``
-the table of each training method, ``data.py`` and ``training.py`` the rest.
+``architecture.py`` has the notation, ``network.py`` what holds for all layers, ``neuron.py`` the neurons,
+``methods.py`` the table of each training method, ``data.py`` and ``training.py`` the rest.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class DataSettings:
     Images are scaled to [0, 1], then ``(x - mean) / std`` per channel where given. Recordings are cut into ``frames``,
     one a step: of equal time, of an equal count of events, or of ``milliseconds`` each. Event frames hold counts,
     clipped at ``most`` (1: spikes; 0 for images); with ``division = "maximum"`` each is divided by its largest count
-    instead, and is no longer made of events. ``augment`` is what training samples undergo:
+    instead, and is no longer made of events. Of a sensor only the first ``window`` pixels each way are seen (0: all).
+    ``augment`` is what training samples undergo:
 
         crop-flip           images: 4 black pixels around, a random window of the old size, a mirror image half the time
         roll                frames: shifted round by up to 5 pixels each way
@@ -39,6 +40,7 @@ class DataSettings:
     frames: Literal["time", "count", "milliseconds"] = "time"
     milliseconds: float = 0.0
     division: Literal["none", "maximum"] = "none"
+    window: int = 0
     augment: Literal["none", "crop-flip", "roll", "roll-flip", "resized-crop-flip"] = "none"
 
     @property
@@ -74,6 +76,9 @@ def read_data(sheet: Sheet, shape: Shape) -> DataSettings:
         raise sheet.error("data.mean", "event frames are not normalised", why="they would stop being events")
     if not events and (data.frames != "time" or data.division != "none"):
         raise sheet.error("data.frames", f"{data.name} has no recordings to cut")
+    if data.window and not (events and max(shape[1:]) <= data.window <= 128):
+        why = "of a recording, at least as many pixels as the network's input and 128 at most"
+        raise sheet.error("data.window", f"{data.window} is out of range", why=why)
     if (data.frames == "milliseconds") != (data.milliseconds > 0.0):
         raise sheet.error("data.milliseconds", "a positive length of a frame where frames are cut by it, else none")
     if data.augment not in ("none", *_augmentations(data)):

@@ -11,15 +11,15 @@ from snncompile.sheet import Sheet
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """``bias``, ``dense_bias``, ``stem_bias``: whether convolutions, fully connected layers and the first layer have one
-    (the first as the others unless ``stem_bias`` is false). ``norm``: batch norm; ``dense_norm``: behind FC as well.
+    """``bias``, ``dense_bias``, ``stem_bias``: whether convolutions, fully connected layers and the first layer have
+    one (the first as the others unless ``stem_bias`` is false). ``norm``: batch norm; ``dense_norm``: behind FC too.
 
     ``order = "pre"``: norm and neurons come before a convolution instead of behind it (PreAct-ResNet): the first layer
     is a bare convolution, and whatever reads a sum of currents gets norm and neurons in front of it. In a block the
     skip starts behind the first neurons, and a convolution in it has no norm.
 
-    ``pool_neurons``: pools are followed by neurons. ``dropout``: share of what neurons send that is dropped in training;
-    one choice for all steps where there is a loop.
+    ``pool_neurons``: average pools are followed by neurons. ``dropout``: share of what neurons send that is dropped in
+    training; one choice for all steps where there is a loop.
 
     ``weights``: torch's own initial values, normal with variance 2 / fan-in (``he``) or 2 / fan-out (``fan-out``, of
     convolutions), or uniform with rows of length 1 and biases 0 (``unit-rows``). ``norm_gain``: initial gain of norms.

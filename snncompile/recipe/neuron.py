@@ -13,8 +13,8 @@ class NeuronSettings:
     """``v = decay w + gain x``, fires where ``v > threshold`` (or ``>=``), then ``w = 0`` or ``w = v - threshold``.
 
     ``surrogate_width`` is gamma of TET, Eq. 5 (0.5 and ``rectangle``: IDSNN; 1 and ``atan``: alpha = 2 of SEW).
-    ``detach_reset``: whether the gradient ignores the reset. ``gain``: ``one``, or ``one-minus-decay`` (the LIF of ASF's
-    slides). ``pool_threshold``: of the neurons that ASF puts behind an average pool, which have no leak.
+    ``detach_reset``: whether the gradient ignores the reset. ``gain``: ``one``, or ``one-minus-decay`` (the LIF of
+    ASF's slides). ``pool_threshold``: of the neurons that ASF puts behind an average pool, which have no leak.
     """
 
     decay: float = 0.5

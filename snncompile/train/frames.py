@@ -36,6 +36,7 @@ class Cut:
 
     A frame counts the events of each polarity in each cell, channel 1: on. The pixel x of a sensor of width S is in
     cell floor(x W / S) of a frame of width W, and so with y: a smaller frame adds neighbours up and loses no event.
+    With a ``window`` the pixels from there on are not seen, and S is the window.
     Counts are clipped at ``most``, or each frame is divided by its largest count (``division``).
     """
 
@@ -44,6 +45,7 @@ class Cut:
     by: Literal["time", "count", "milliseconds"] = "time"
     milliseconds: float = 0.0
     division: Literal["none", "maximum"] = "none"
+    window: int = 0
 
     @property
     def kind(self) -> type[np.generic]:
@@ -57,10 +59,11 @@ class Cut:
             what = f"an event at ({x.max()}, {y.max()}) is off the sensor"
             raise ReadError(what, where=str(where), why=f"{side} x {side} pixels")
         height, width = extent
-        frame = self._frame(events)
+        frame, side = self._frame(events), self.window or side
+        seen = (frame < self.steps) & (x < side) & (y < side)
         cell = ((frame * 2 + events.polarity) * height + y * height // side) * width + x * width // side
         cells = self.steps * 2 * height * width
-        found = np.bincount(cell[frame < self.steps], minlength=cells)
+        found = np.bincount(cell[seen], minlength=cells)
         frames: Integers = found.reshape(self.steps, 2, height, width)
         return frames
 
@@ -70,7 +73,8 @@ class Cut:
         if self.division == "none":
             return np.minimum(counts, self.most).astype(np.uint8)
         largest = np.maximum(counts.max(axis=(1, 2, 3), keepdims=True), 1)
-        return (counts / largest).astype(np.float32)
+        shares: Array = (counts / largest).astype(np.float32)
+        return shares
 
     def _frame(self, events: Events) -> Integers:
         match self.by:

@@ -1,4 +1,4 @@
-"""Layers that only this package has: signals with time in the batch, the readout, dropout that is the same at every step."""
+"""Layers that only this package has: signals with time in the batch, the readout, dropout alike at every step."""
 
 from __future__ import annotations
 

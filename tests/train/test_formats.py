@@ -179,6 +179,9 @@ def test_events(tmp_path: Path) -> None:
     assert frames[0, 0, 2, 1] == 2
     assert frames[0, 1, 0, 33] == 1
     assert frames[2, 1, 8, 7] == 1
+    seen = Cut(3, 9, window=30).counts(read_nmnist(path), 34, (15, 15), path)  # cells of 2 x 2, pixel 33 outside
+    assert seen.sum() == 3
+    assert (seen[0, 0, 1, 0], seen[2, 1, 4, 3]) == (2, 1)
 
 
 def test_both_layouts_of_nmnist(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from snncompile.errors import ReadError
-from snncompile.recipe import Recipe
 from snncompile.train.networks import Network, Step
 
 BLOCKS = "4C3-Res(4C3-4C3)-Res(6C3S2-8C3)-AP2-12FC-10FC"

@@ -1,7 +1,7 @@
 """The networks of the papers, as the catalogue has them: parameters, neurons, and what each sheet must say.
 
-``REPORTED`` are the figures of the papers or of their code. Where neither gives one, ``DERIVED`` counts by hand, layer by
-layer, from the table of layers that the code builds.
+``REPORTED`` are the figures of the papers or of their code. Where neither gives one, ``DERIVED`` counts by hand, layer
+by layer, from the table of layers that the code builds.
 """
 
 from __future__ import annotations
