@@ -18,7 +18,7 @@ from snncompile.train.neurons import Spiking, whole
 def ages(decay: float, steps: int, like: Tensor) -> Tensor:
     """The weights of a weighted mean over the steps [T]: ``decay^(T-1-t) / sum``, most recent largest."""
     powers = torch.tensor([decay ** (steps - 1 - t) for t in range(steps)], dtype=torch.float64)
-    return (powers / powers.sum()).to(like.dtype)
+    return (powers / powers.sum()).to(like)
 
 
 def mean_over_time(x: Tensor, decay: float) -> Tensor:
