@@ -6,6 +6,7 @@
       fuse_pool   mean pools become sums, linear neighbours compose
     folded
       legalise    one synapse between two populations; what the machine lacks is rewritten or refused
+      longer_loops   where asked for: feedback arrives later, spikes change, rates hardly
       quantise    the target's integers                                   the one lossy step
     fixed
       balance     phases and delays
@@ -35,10 +36,13 @@ from snncompile.passes.canonical import canonical
 from snncompile.passes.fold_norm import fold_norm
 from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
+from snncompile.passes.longer_loops import longer_loops
 from snncompile.passes.place import place
 from snncompile.passes.quantise import Layer, encode, quantise, unchanged
 from snncompile.run.trace import Array
 from snncompile.target import Target
+
+LONGER = "longer_loops"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Compiled:
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
     steps: int
+
+    @property
+    def later(self) -> tuple[str, ...]:
+        """What arrives later than trained; where anything does, the mapping is equilibrium-equivalent."""
+        return tuple(note.partition(": ")[2] for note in self.notes if note.startswith(f"{LONGER}: "))
 
     @property
     def program(self) -> Program:
@@ -95,13 +104,17 @@ def compile_graph(
     log: Callable[[str], None] = lambda line: None,
     *,
     per_channel: bool = False,
+    equilibrium: bool = False,
 ) -> Compiled:
     """Lower a ``read`` graph to a target; ``calibration``: input name -> reals [samples, steps, *shape].
 
     ``steps``, the length of a sample, is that of the calibration data. ``per_channel``: scales for ranges of channels.
-    Raises ``LoweringError`` and its kin.
+    ``equilibrium``: feedback may arrive later than trained, where the machine's loops are longer. Raises
+    ``LoweringError`` and its kin.
     """
-    levels, layers, notes = to_integers(graph, target, calibration, log, per_channel=per_channel)
+    levels, layers, notes = to_integers(
+        graph, target, calibration, log, per_channel=per_channel, equilibrium=equilibrium
+    )
     return _onto_cores(levels, target, layers, notes, next(iter(calibration.values())).shape[1], log)
 
 
@@ -113,6 +126,7 @@ def to_integers(
     *,
     per_channel: bool = False,
     fits: bool = True,
+    equilibrium: bool = False,
 ) -> tuple[dict[Level, Graph], tuple[Layer, ...], tuple[str, ...]]:
     """The levels from ``read`` to ``fixed``, in logical time; what quantisation did, and what passes said.
 
@@ -124,6 +138,10 @@ def to_integers(
     passed = legalise(levels["folded"], target, per_channel=per_channel)
     legal = passed.graph
     notes += tuple(f"legalise: {note}" for note in passed.notes)
+    if equilibrium:
+        longer = longer_loops(legal, target)
+        legal = longer.graph
+        notes += tuple(f"{LONGER}: {note}" for note in longer.notes)
     if fits:
         place(legal, target)  # what cannot fit is said now: finding its integers may take long
     quantised = quantise(legal, target, calibration)

@@ -100,8 +100,8 @@ class Imported:
 
         target = Target.load(options.target)
         target = target.on_board(options.board) if options.board else target
-        if options.calibration or options.per_channel:
-            remedy = "leave --calibration and --per-channel out"
+        if options.calibration or options.per_channel or options.equilibrium:
+            remedy = "leave --calibration, --per-channel and --equilibrium out"
             raise ReadError("has its integers already", where=str(self.path), remedy=remedy)
         legalise(self.graph, target)  # what the machine lacks is refused by name; there is nothing to rewrite
         try:

@@ -131,15 +131,17 @@ class Trained:
         target = target.on_board(options.board) if options.board else target
         if (trained := self.checkpoint.integers) is not None:
             trained.demand(target, str(self.path))
-            if options.calibration or options.per_channel:
-                remedy = "leave --calibration and --per-channel out"
+            if options.calibration or options.per_channel or options.equilibrium:
+                remedy = "leave --calibration, --per-channel and --equilibrium out"
                 raise ReadError("has its integers already", where=str(self.path), remedy=remedy)
             return compile_integers(self.graph, target, self.steps, log)
         spec = options.calibration
         calibration = data_of(self.recipe, spec, options.data_root) if spec else self.sample
         stimulus = shown(self.graph, calibration.x, self.steps)
         reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
-        return compile_graph(self.graph, target, reals, log, per_channel=options.per_channel)
+        return compile_graph(
+            self.graph, target, reals, log, per_channel=options.per_channel, equilibrium=options.equilibrium
+        )
 
 
 @dataclass(frozen=True)

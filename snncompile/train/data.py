@@ -51,8 +51,8 @@ class Split:
 
     ``x`` is float32 [N, C, H, W] (``static``: shown at every step; images in [0, 1], so that black stays zero and costs
     no event) or frames [N, T, C, H, W], uint8 event counts where the data set counts events. Large sets are decoded
-    when they are indexed. ``y`` int64 [N], None where there are no labels. ``augment`` is what samples undergo in the
-    epochs of a training, drawn from ``seed``.
+    when they are indexed. ``y`` int64 [N], None where there are no labels. Where it ``draws``, the
+    epochs of a training see samples changed at random, from ``seed``: by ``augment``, or as they are decoded.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Split:
     y: Labels | None
     static: bool
     classes: tuple[str, ...]
+    draws: bool = False
     augment: Augment | None = None
     seed: int = 0
 
@@ -83,7 +84,9 @@ class Split:
 
         What is drawn for a sample is a function of (seed, epoch, index), so no batch, thread or process changes it.
         """
-        drawn = None if epoch is None else [drawn_for(self.seed, epoch, int(index)) for index in indices]
+        drawn = None
+        if epoch is not None and self.draws:
+            drawn = [drawn_for(self.seed, epoch, int(index)) for index in indices]
         x = self.x.at(indices, drawn) if isinstance(self.x, Decoded) else self.x[indices]
         if drawn is None or self.augment is None:
             return x
@@ -173,7 +176,8 @@ def load_for(recipe: Recipe, spec: str, root: Path | None = None, steps: int | N
         normal = x.changed(lambda one: (one - mean) / std, np.float32) if isinstance(x, Decoded) else (x - mean) / std
         found = replace(found, x=normal)
     augment: dict[str, Augment] = {"crop-flip": crop_and_flip(black), "roll": roll, "roll-flip": roll_and_flip}
-    return replace(found, augment=augment.get(settings.augment), seed=recipe.training.seed)
+    draws = settings.augment != "none"
+    return replace(found, draws=draws, augment=augment.get(settings.augment), seed=recipe.training.seed)
 
 
 def _scaled(pixels: NDArray[np.uint8], white: float) -> NDArray[np.float32]:

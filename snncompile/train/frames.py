@@ -73,7 +73,8 @@ class Cut:
         if self.division == "none":
             return np.minimum(counts, self.most).astype(np.uint8)
         largest = np.maximum(counts.max(axis=(1, 2, 3), keepdims=True), 1)
-        return (counts / largest).astype(np.float32)
+        shares: Array = (counts / largest).astype(np.float32)
+        return shares
 
     def _frame(self, events: Events) -> Integers:
         match self.by:

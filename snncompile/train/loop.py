@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from snncompile.train.course import Course, Trainee
 from snncompile.train.curves import Curves
 from snncompile.train.data import Split, load_for
 from snncompile.train.methods import course_of, has_teacher, teacher_of
+from snncompile.train.places import fetch
 from snncompile.train.processes import Processes
 from snncompile.train.progress import Progress
 from snncompile.train.resuming import (
@@ -45,7 +46,18 @@ from snncompile.train.resuming import (
     save,
 )
 
-__all__ = ["Log", "Options", "Outcome", "accuracy", "already", "follow", "resume_path", "set_threads", "train"]
+__all__ = [
+    "Log",
+    "Options",
+    "Outcome",
+    "accuracy",
+    "already",
+    "follow",
+    "resume_path",
+    "set_threads",
+    "train",
+    "train_with",
+]
 
 THREADS_VARIABLE = "SNNCOMPILE_THREADS"
 
@@ -60,6 +72,8 @@ class Options:
     """``cpu``, ``cuda``, or ``auto``: an accelerator where there is one."""
     curves: Path | None = None
     """A folder for TensorBoard."""
+    download: bool = False
+    """Whether a data set that is not there is fetched."""
 
 
 def _to_stderr(line: str) -> None:
@@ -73,8 +87,6 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
-    device: str = "cpu",
-    curves: Path | None = None,
     log: Log = _to_stderr,
 ) -> Outcome:
     """Trains a recipe and leaves a checkpoint at ``out``, after every epoch.
@@ -86,20 +98,25 @@ def train(
         ReadError: data that cannot be read; ``out`` exists and neither ``resume`` nor ``force`` is given; a resume file
             of another recipe; a loss that is no longer a number.
     """
+    return train_with(recipe, data_root, out, Options(resume, force), log)
+
+
+def train_with(recipe: Recipe, data_root: Path | None, out: Path, options: Options, log: Log) -> Outcome:
+    """``train`` with everything that can be said of how it is run."""
     set_threads()
-    if resume and (done := already(recipe, out, log)):
+    if options.resume and (done := already(recipe, out, log)):
         return done
-    refuse_overwriting(out, resume, force)
+    refuse_overwriting(out, options.resume, options.force)
 
     def teach(teacher: Recipe, path: Path) -> bool:
-        again = not force and (path.is_file() or resume_path(path).is_file())
+        again = not options.force and (path.is_file() or resume_path(path).is_file())
         log(f"{recipe.name}: its teacher {teacher.name} first, in {path}")
-        return train(teacher, data_root, path, resume=again, force=force, device=device, log=log).finished
+        return train_with(teacher, data_root, path, replace(options, resume=again, curves=None), log).finished
 
     weights = teacher_of(recipe, out, teach)
     if weights is None and has_teacher(recipe):
         return Outcome(out, False, {})
-    return follow(course_of(recipe, weights), data_root, out, Options(resume, force, device, curves), log)
+    return follow(course_of(recipe, weights), data_root, out, options, log)
 
 
 def follow(course: Course, data_root: Path | None, out: Path, options: Options, log: Log) -> Outcome:
@@ -111,6 +128,9 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
         why = f"{course.processes.count} processes share a batch, and batch norm needs two samples in each"
         raise SheetError(f"{course.training.batch} samples", where=f"{course.recipe.name}, training.batch", why=why)
     log = log if course.processes.first else _nowhere
+    if options.download and course.processes.first:
+        fetch(course.recipe.data.name, data_root)
+    course.processes.wait()
     average = Average(course.training.average, course.network)
     data = _Data(course, data_root)
     if options.resume:
@@ -138,7 +158,6 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
         return Outcome(out, False, course.history[saved - 1] if saved else {})
     if course.processes.first:
         resume_path(out).unlink(missing_ok=True)
-    course.processes.leave()
     return Outcome(out, True, course.history[-1])
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from snncompile.errors import ReadError
+from snncompile.errors import ReadError, ToolError
 
 CPU = torch.device("cpu")
 
@@ -64,7 +64,7 @@ class Processes:
                 parameter.grad = torch.zeros_like(parameter)
         grads = [parameter.grad for parameter in own if parameter.grad is not None]
         flat = torch.cat([grad.flatten() for grad in grads]) * (self.share / self.count)
-        distributed.all_reduce(flat)
+        _added(flat)
         start = 0
         for grad in grads:
             grad.copy_(flat[start : start + grad.numel()].view_as(grad))
@@ -76,7 +76,7 @@ class Processes:
             return
         for tensor in tensors:
             if tensor.is_floating_point():
-                distributed.all_reduce(tensor)
+                _added(tensor)
                 tensor.div_(self.count)
 
     def sums(self, values: Sequence[float]) -> list[float]:
@@ -84,18 +84,29 @@ class Processes:
         if self.count == 1:
             return list(values)
         added = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(added)
+        _added(added)
         return [float(value) for value in added]
 
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
-            distributed.barrier()
+            _added(torch.zeros((), device=self.device))
 
-    def leave(self) -> None:
-        """Say goodbye to the others."""
-        if self.count > 1 and distributed.is_initialized():
-            distributed.destroy_process_group()
+
+def leave() -> None:
+    """Say goodbye to the others, where there are any."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _added(tensor: Tensor) -> None:
+    """Replace a tensor by its sum over the processes. Raises ToolError where one of them is gone."""
+    try:
+        distributed.all_reduce(tensor)
+    except RuntimeError as error:
+        why = str(error).splitlines()[0][:120]
+        remedy = "go on with --resume"
+        raise ToolError("another process has stopped", where="training together", why=why, remedy=remedy) from error
 
 
 def _number(variable: str, default: int) -> int:
