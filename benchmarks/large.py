@@ -63,7 +63,7 @@ def inputs(recipe: Recipe, count: int, root: Path | None) -> Split:
     y = numbers.integers(0, recipe.classes, count)
     classes = tuple(map(str, range(recipe.classes)))
     if not recipe.data.static:
-        x = (numbers.random((count, recipe.tet.steps, *recipe.input)) < EVENTS).astype(np.uint8)
+        x = (numbers.random((count, recipe.steps, *recipe.input)) < EVENTS).astype(np.uint8)
         return Split(recipe.data.name, "train", x, y, False, classes)
     try:
         found = load_for(replace(recipe, data=replace(recipe.data, name="cifar10-subset")), f"train:{count}", root)

@@ -119,6 +119,11 @@ def _lowering(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--per-channel", action="store_true", help="a scale for each range of channels: finer, for more populations"
     )
+    verb.add_argument(
+        "--equilibrium",
+        action="store_true",
+        help="let feedback arrive later than trained where the machine's loops are longer: rates stay, spikes do not",
+    )
     _nir(verb)
 
 
@@ -151,6 +156,9 @@ def _train(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("--from", dest="start", metavar="CKPT", help="a trained checkpoint in reals to begin with")
     verb.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     verb.add_argument("--force", action="store_true", help="replace a checkpoint that is there already")
+    verb.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where it is trained (cpu)")
+    verb.add_argument("--tensorboard", metavar="DIR", help="write curves for TensorBoard into this folder")
+    verb.add_argument("--download", action="store_true", help="fetch the data set where it is not there yet")
     _root(verb)
 
 

@@ -6,6 +6,7 @@
       fuse_pool   mean pools become sums, linear neighbours compose
     folded
       legalise    one synapse between two populations; what the machine lacks is rewritten or refused
+      longer_loops   where asked for: feedback arrives later, spikes change, rates hardly
       quantise    the target's integers                                   the one lossy step
     fixed
       balance     phases and delays
@@ -35,11 +36,14 @@ from snncompile.passes.canonical import canonical
 from snncompile.passes.fold_norm import fold_norm
 from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
+from snncompile.passes.longer_loops import longer_loops
 from snncompile.passes.place import place
 from snncompile.passes.quantise import Layer, encode, quantise, unchanged
 from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Array
 from snncompile.target import Target
+
+LONGER = "longer_loops"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class Compiled:
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
     steps: int
+
+    @property
+    def later(self) -> tuple[str, ...]:
+        """What arrives later than trained; where anything does, the mapping is equilibrium-equivalent."""
+        return tuple(note.partition(": ")[2] for note in self.notes if note.startswith(f"{LONGER}: "))
 
     @property
     def program(self) -> Program:
@@ -97,12 +106,34 @@ def compile_graph(
     *,
     per_channel: bool = False,
     addends: bool = True,
+    equilibrium: bool = False,
 ) -> Compiled:
     """Lower a ``read`` graph to a target; ``calibration``: input name -> reals [samples, steps, *shape].
 
     ``steps``, the length of a sample, is that of the calibration data. ``per_channel``: scales for ranges of channels.
-    ``addends``: read-outs may have several neurons a number, whose sum is made outside the machine.
-    Raises ``LoweringError`` and its kin.
+    ``addends``: read-outs may have several neurons a number, whose sum is made outside the machine. ``equilibrium``:
+    feedback may arrive later than trained, where the machine's loops are longer. Raises ``LoweringError`` and its kin.
+    """
+    levels, layers, notes = to_integers(
+        graph, target, calibration, log, per_channel=per_channel, addends=addends, equilibrium=equilibrium
+    )
+    return _onto_cores(levels, target, layers, notes, next(iter(calibration.values())).shape[1], log)
+
+
+def to_integers(
+    graph: Graph,
+    target: Target,
+    calibration: Mapping[str, Array],
+    log: Callable[[str], None] = lambda line: None,
+    *,
+    per_channel: bool = False,
+    addends: bool = True,
+    fits: bool = True,
+    equilibrium: bool = False,
+) -> tuple[dict[Level, Graph], tuple[Layer, ...], tuple[str, ...]]:
+    """The levels from ``read`` to ``fixed``, in logical time; what quantisation did, and what passes said.
+
+    ``fits``: raise ``DoesNotFit`` for a network that no board holds, before its integers are searched.
     """
     levels: dict[Level, Graph] = {"read": graph}
     levels["folded"], notes = fold(graph)
@@ -110,7 +141,12 @@ def compile_graph(
     passed = legalise(levels["folded"], target, per_channel=per_channel)
     legal = passed.graph
     notes += tuple(f"legalise: {note}" for note in passed.notes)
-    place(legal, target)  # what cannot fit is said now: finding its integers may take long
+    if equilibrium:
+        longer = longer_loops(legal, target)
+        legal = longer.graph
+        notes += tuple(f"{LONGER}: {note}" for note in longer.notes)
+    if fits:
+        place(legal, target)  # what cannot fit is said now: finding its integers may take long
     quantised = quantise(legal, target, calibration, addends=addends)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
@@ -118,7 +154,7 @@ def compile_graph(
     if compared := sum(layer.compared for layer in quantised.layers):
         wrong, otherwise = (sum(getattr(layer, key) for layer in quantised.layers) for key in ("wrong", "otherwise"))
         log(f"fixed: {wrong:,} of {compared:,} spikes differ layer by layer ({otherwise:,} by the potential's scales)")
-    return _onto_cores(levels, target, quantised.layers, notes, next(iter(calibration.values())).shape[1], log)
+    return levels, quantised.layers, notes
 
 
 def _told_of(layer: Layer, levels: Mapping[Level, Graph]) -> str:

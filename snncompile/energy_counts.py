@@ -37,7 +37,7 @@ from snncompile.ir.ops import (
 )
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import Analog, Count, Fixed, Signed, Spike, is_event
-from snncompile.passes.fold_norm import fold_norm
+from snncompile.passes.fold_norm import standing
 from snncompile.run import linear
 from snncompile.run.reference import apply_linear
 from snncompile.run.trace import Trace
@@ -74,7 +74,8 @@ def synapses(op: Dense | Conv, arriving: Shape, out: Shape) -> Integers:
     # all output channels of a group reach the same places: one channel a group, each tap counting its synapses
     taps = present.reshape(2, op.groups, outward // op.groups, inward, *kernel).sum(axis=2, dtype=np.int64)
     ones = np.ones((1, op.groups, *out[1:]), dtype=np.int64)
-    maps = [linear.conv_adjoint(ones, row, arriving[1:], op.stride, op.padding, op.dilation, op.groups) for row in taps]
+    geometry = op.stride, op.padding, op.dilation, op.groups, op.spread
+    maps = [linear.conv_adjoint(ones, row, arriving[1:], *geometry) for row in taps]
     return np.concatenate(maps)
 
 
@@ -117,14 +118,14 @@ class Plan:
 
     ``ways``: into weights (fan-outs over their synapses), norms, pools and populations; ``synapses``: what weights or a
     pool read inside the borders; ``own``: of weights, the fan-out of what arrives at them; ``biased``: neurons with a
-    bias; ``standing``: norms that cannot be folded; ``roles``: of nodes that are not simply the network.
+    bias; ``standing``: norms that no weights take over; ``roles``: of nodes that are not simply the network.
     """
 
     def __init__(self, graph: Graph) -> None:
         for name in graph.names(SigmaDelta, Resonator):
             raise GraphError("its operations are not counted", where=graph.label(name), why="LIF neurons are")
         self.graph, self.extent = graph, shapes(graph)
-        self.standing = frozenset(fold_norm(graph).graph.names(Norm))
+        self.standing = standing(graph)
         self.biased = biased(graph, self.extent)
         self.ways: dict[str, tuple[Way, ...]] = {}
         self.synapses: dict[str, int] = {}

@@ -80,6 +80,7 @@ class Rung:
     note: str = ""
     flips: tuple[Flip, ...] = ()
     distance: Mapping[str, float] | None = None
+    rate_error: Mapping[str, float] | None = None
 
     @property
     def holds(self) -> bool:

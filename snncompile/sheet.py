@@ -164,6 +164,16 @@ class Sheet:
             raise self._wrong_type(key, "a finite number", value)
         return float(value)
 
+    def numbers(self, key: str, kind: type[int] | type[float]) -> tuple[int | float, ...]:
+        """A list of integers, or of finite numbers."""
+        found = self._require(key)
+        wanted = (int,) if kind is int else (int, float)
+        if not isinstance(found, list | tuple) or not all(
+            isinstance(item, wanted) and not isinstance(item, bool) and math.isfinite(item) for item in found
+        ):
+            raise self._wrong_type(key, "a list of integers" if kind is int else "a list of finite numbers", found)
+        return tuple(kind(item) for item in found)
+
     def flag(self, key: str) -> bool:
         """True or false."""
         value = self._available(key)
@@ -178,19 +188,21 @@ class Sheet:
             raise self._wrong_type(key, "a table", found)
         return found
 
-    def record(self, table: str, kind: type[Record]) -> Record:
+    def record(self, table: str, kind: type[Record], **absent: object) -> Record:
         """A dataclass read from a table: its fields are the keys, its annotations the types, nothing else is accepted.
 
-        Annotations may be ``int``, ``float``, ``str``, ``bool``, a ``Literal`` of strings, or ``float | None`` for a
-        figure that may be unavailable. A field with a default may be absent.
+        Annotations may be ``int``, ``float``, ``str``, ``bool``, a ``Literal`` of strings, ``tuple[int, ...]`` or
+        ``tuple[float, ...]`` for a list, or ``float | None`` for a figure that may be unavailable. A field with a
+        default may be absent; ``absent`` gives other defaults.
         """
         hints = typing.get_type_hints(kind)
         fields = dataclasses.fields(kind)  # type: ignore[arg-type]
         self.known(table, [field.name for field in fields])
-        read: dict[str, object] = {}
+        read: dict[str, object] = dict(absent)
         for field in fields:
             key = f"{table}.{field.name}"
-            if field.default is dataclasses.MISSING or self.has(key):
+            required = field.default is dataclasses.MISSING and field.name not in absent
+            if required or self.has(key):
                 read[field.name] = self._typed(key, hints[field.name])
         return kind(**read)
 
@@ -258,6 +270,8 @@ class Sheet:
             if value not in choices:
                 raise self.error(key, f"{value!r} is not known here", remedy=f"one of {_listed(choices)}")
             return value
+        if typing.get_origin(hint) is tuple:
+            return self.numbers(key, typing.get_args(hint)[0])
         readers = {int: self.integer, float: self.number, str: self.text, bool: self.flag}
         return readers[typing.cast(type, hint)](key)
 

@@ -180,12 +180,32 @@ class Ladder:
         clipped = sum(self._clipped(name) for name in self.stimulus)
         if clipped:
             note += f"; {clipped} input values lie outside what calibration saw and are clipped"
+        rates = self.rate_errors() if self.compiled.later else None
+        if rates is not None:
+            told = ", ".join(f"{name} {error:.4f}" for name, error in rates.items())
+            note += (
+                f"; EQUILIBRIUM-EQUIVALENT, not spike-exact: {'; '.join(self.compiled.later)}; mean rate error {told}"
+            )
         if self.labels is not None and self._judged:
             before = self._accuracy(reference.run(self.compiled.levels["folded"], self.stimulus))
             after = self._accuracy(self._fixed_free)
             note += f"; accuracy {before:.2%} before, {after:.2%} after, n = {len(self.labels)}"
         total, wrong = sum(sizes.values()), sum(different.values())
-        return Rung(3, "fixed", "integer", "folded", "measured", total, wrong, note, distance=distance)
+        return Rung(
+            3, "fixed", "integer", "folded", "measured", total, wrong, note, distance=distance, rate_error=rates
+        )
+
+    def rate_errors(self) -> dict[str, float]:
+        """The mean distance of the rates of the machine's integers from those of the trained network, by population:
+        over all samples and neurons, each running on its own.
+        """
+        above = reference.run(self.compiled.levels["folded"], self.stimulus).spikes
+        here = self._fixed_free.spikes
+        return {
+            name: float(np.abs(above[name].mean(axis=1) - here[name].mean(axis=1)).mean())
+            for name in above
+            if name in here
+        }
 
     @property
     def _judged(self) -> bool:

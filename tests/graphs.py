@@ -116,6 +116,7 @@ def _fixed_conv(draw: Drawing, shape: Shape, features: int) -> Conv:
         tuple(draw.pick(0, 1, 1) for _ in range(axes)),
         tuple(draw.pick(1, 1, 2) for _ in range(axes)),
         groups,
+        tuple(draw.pick(1, 2, 3) for _ in range(axes)) if draw.maybe(8) else (),
     )
 
 
@@ -190,9 +191,9 @@ def _fixed_readout(draw: Drawing, name: str, source: str, steps: int) -> None:
     weight = 2 * draw.numbers.integers(-4, 5, (classes, prod(draw.shapes[source])))
     bias = draw.numbers.integers(-50, 51, draw.pick((), (classes,)))
     draw.add(f"{name}_dense", Dense(FixedPoint(weight)), source)
-    draw.add(
-        name, Readout((classes,), draw.pick("mean", "sum"), FixedPoint(bias, draw.pick(0, -3, -6))), f"{name}_dense"
-    )
+    kind = draw.pick("mean", "sum", "weighted")
+    decay = draw.pick(3890, 4095, 2048, 1) / 4096 if kind == "weighted" else 1.0
+    draw.add(name, Readout((classes,), kind, FixedPoint(bias, draw.pick(0, -3, -6)), decay), f"{name}_dense")
     draw.add(f"{name}_output", Output(), name)
 
 
@@ -224,7 +225,7 @@ def read_case(source: Random, *, plain: bool = False, rich: bool = False, steps:
         names.append(_read_layer(draw, index, names, plain))
     if draw.maybe(2):
         last = draw.add("fc", Dense(_dyadic(draw, 3, prod(draw.shapes[names[-1]]))), names[-1])
-        draw.add("readout", Readout((3,)), last)
+        draw.add("readout", draw.pick(Readout((3,)), Readout((3,), "weighted", decay=0.5)), last)
         draw.add("readout_output", Output(), "readout")
     for name in names[-1 - draw.pick(0, 1) :]:
         if name != "input":
@@ -290,7 +291,9 @@ def _weights(draw: Drawing, name: str, source: str) -> str:
         groups = draw.pick(1, shape[0]) if features % shape[0] == 0 else 1
         sizes = (tuple(draw.pick(*choices) for _ in range(axes)) for choices in ((1, 2), (1, 0), (1, 2)))
         weight = _dyadic(draw, features, shape[0] // groups, *(draw.pick(3, 1, 2) for _ in range(axes)))
-        conv = Conv(weight, _dyadic(draw, features) if draw.maybe(2) else None, *sizes, groups)
+        bias = _dyadic(draw, features) if draw.maybe(2) else None
+        spread = tuple(draw.pick(1, 2, 3) for _ in range(axes)) if draw.maybe(5) else ()
+        conv = Conv(weight, bias, *sizes, groups, spread)
         op = conv if fits(conv, shape) else None
     if op is None:
         features = draw.source.randint(1, 5)

@@ -93,11 +93,19 @@ def test_folding_needs_no_target_and_notes_what_it_did() -> None:
 
 
 def test_a_norm_that_stays_is_refused_with_its_reason() -> None:
+    ones = np.ones(5000)
+    nodes = {"x": Input((5000,)), "norm": Norm(ones, ones, ones, ones), "n": Neuron((5000,)), "out": Output()}
     with pytest.raises(LoweringError) as caught:
-        fold(normed(skip=True))
+        fold(Graph(nodes, [Edge("x", "norm"), Edge("norm", "n"), Edge("n", "out")]))
     said = str(caught.value)
     assert "cannot be folded" in said
-    assert "norm (Norm) stays: the weights of fc have another consumer, other" in said
+    assert "norm (Norm) stays: nothing before it has weights of its own" in said
+
+
+def test_a_norm_whose_weights_have_another_reader_is_folded() -> None:
+    folded, notes = fold(normed(skip=True))
+    assert not folded.names(Norm)
+    assert not any("stays" in note for note in notes)
 
 
 @pytest.mark.parametrize("variance", [-1.0, 0.0])

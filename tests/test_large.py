@@ -63,7 +63,7 @@ def compiled(script: ModuleType) -> list[tuple[Compiled, dict[str, Array]]]:
         seen = script.inputs(recipe, 4, Path("nowhere"))
         network = script.untrained(recipe, seen)
         graph = read_module(network)
-        stimulus = {key: np.asarray(one, np.float64) for key, one in shown(graph, seen.x, recipe.tet.steps).items()}
+        stimulus = {key: np.asarray(one, np.float64) for key, one in shown(graph, seen.x, recipe.steps).items()}
         one = compile_graph(graph, LOIHI, stimulus)
         rungs = list(Ladder(one, seen.x, seen.y, record(network, seen.x)).rungs(with_lava=False))
         verdicts = [rung.verdict for rung in rungs]

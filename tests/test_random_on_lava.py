@@ -17,7 +17,7 @@ import pytest
 from snncompile.backends import lava
 from snncompile.errors import NotRepresentable
 from snncompile.ir.check import check
-from snncompile.ir.ops import Input, Neuron, Readout
+from snncompile.ir.ops import Conv, Input, Neuron, Readout
 from snncompile.ir.signals import Fixed
 from snncompile.ir.store import Program, save
 from snncompile.passes.balance import balance, streams
@@ -44,7 +44,7 @@ def python() -> Path:
 def drawn(count: int, steps: int, samples: int, populations: int, delays: bool) -> list[Case]:
     """The first networks, by seed, that the machine can run."""
     cases: list[Case] = []
-    seed = 1000 * steps
+    seed = 4100 * steps
     while len(cases) < count:
         seed += 1
         shape = {"steps": steps, "samples": samples, "populations": populations, "delays": delays}
@@ -78,10 +78,13 @@ def test_the_networks_are_many_and_hold_what_is_hard() -> None:
                 isinstance(op, Input) and isinstance(op.signal, Fixed) for op in timed.nodes.values()
             )
             found["early"] += any(s[:, : phase_of(timed, name)].any() for name, s in early.spikes.items())
+            kernels = [op for op in timed.nodes.values() if isinstance(op, Conv)]
+            found["spread"] += any(max(op.spread, default=1) > 1 for op in kernels)
+            found["forgets"] += any(isinstance(op, Readout) and op.decay < 1 for op in timed.nodes.values())
             found["saturated"] += any((abs(v) == 2**23 - 1).any() for v in run.potentials.values())
     assert found["networks"] >= 50
     assert found["saturated"] >= 1
-    assert min(found[kind] for kind in ("relays", "delays", "graded", "early")) >= 3
+    assert min(found[kind] for kind in ("relays", "delays", "graded", "early", "spread", "forgets")) >= 3, found
     assert found["matrices"] >= 1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from snncompile import sheet
 from snncompile.errors import ReadError, SheetError
-from snncompile.recipe import AveragePool, Convolution, FullyConnected, Recipe, Residual, parse
+from snncompile.recipe import Convolution, FullyConnected, Loop, Pooling, Recipe, Residual, parse
 
 TEXT = """\
 [recipe]
@@ -50,19 +50,45 @@ def test_notation() -> None:
     assert added == Residual(Convolution(4, 3, 1, (4, 8, 8)), Convolution(4, 3, 1, (4, 8, 8)), (4, 8, 8), "spikes")
     assert layers == (
         Convolution(20, 5, 2, (20, 14, 14)),
-        AveragePool(2, (20, 7, 7)),
+        Pooling("mean", (2, 2), (2, 2), (20, 7, 7)),
         Residual(Convolution(20, 3, 1, (20, 7, 7)), Convolution(40, 3, 2, (40, 4, 4)), (40, 4, 4)),
-        AveragePool(3, (40, 1, 1)),
+        Pooling("mean", (3, 3), (3, 3), (40, 1, 1)),
         FullyConnected(200, (200,)),
         FullyConnected(10, (10,)),
     )
+
+
+def test_notation_of_pools_padding_and_repeats() -> None:
+    layers = parse("8C7S2-MP3S2P1-8C3P3-SP3-GAP2-2*Res(8C3-8C3)-GAP-GAP7-10FC", (3, 32, 32))
+    assert layers[:5] == (
+        Convolution(8, 7, 2, (8, 16, 16)),
+        Pooling("max", (3, 3), (2, 2), (8, 8, 8), 1),
+        Convolution(8, 3, 1, (8, 12, 12), 3),
+        Pooling("sum", (3, 3), (3, 3), (8, 4, 4)),
+        Pooling("mean", (2, 2), (2, 2), (8, 2, 2)),
+    )
+    assert layers[5] == layers[6] == Residual(*[Convolution(8, 3, 1, (8, 2, 2))] * 2, (8, 2, 2))
+    assert layers[7:] == (
+        Pooling("mean", (2, 2), (2, 2), (8, 1, 1)),
+        Pooling("repeat", (7, 7), (1, 1), (8, 7, 7)),
+        FullyConnected(10, (10,)),
+    )
+    assert parse("GAP-10FC", (2, 4, 6))[0] == Pooling("mean", (4, 6), (4, 6), (2, 1, 1))
+
+
+def test_notation_of_loops() -> None:
+    deep, dense = (parse(f"{text}-10FC", (3, 32, 32))[0] for text in ("Loop(8C3S2-6C3S2|8T3S2)", "Loop(9FC|9FC)"))
+    layers = Convolution(8, 3, 2, (8, 16, 16)), Convolution(6, 3, 2, (6, 8, 8))
+    back = Convolution(8, 3, 2, (8, 16, 16), transposed=True)
+    assert deep == Loop(layers, back, (6, 8, 8))
+    assert dense == Loop((FullyConnected(9, (9,)),), FullyConnected(9, (9,)), (9,))
 
 
 @pytest.mark.parametrize("name", sheet.names("models"))
 def test_shipped_recipes_survive_a_checkpoint(name: str) -> None:
     recipe = Recipe.load(name)
     assert recipe.name == name
-    assert recipe.classes == 10
+    assert recipe.classes == {"cifar100": 100, "imagenet": 1000}.get(recipe.data.name, 10)
     assert Recipe.from_dict(recipe.to_dict(), "ckpt.pt") == recipe
 
 
@@ -87,6 +113,17 @@ def test_defaults_are_those_of_tet(tmp_path: Path) -> None:
         ("Res(4C3-4C3-10FC", "is not a layer", "at character 1"),
         ("Sew(4C3-6FC)-10FC", "holds convolutions", "at character 9: Sew(4C3->>6FC<<)-10FC"),
         ("", "'' is not a layer", "at character 1"),
+        ("0*4C3-10FC", "repeated 1 to 256 times", "at character 1: >>0*4C3<<-10FC"),
+        ("4C3-2*4C4-10FC", "kernel 4", "at character 7: 4C3-2*>>4C4<<-10FC"),
+        ("GAP3-10FC", "8x8 are no 3x3 cells of one size", "at character 1"),
+        ("4C3P99999-10FC", "a kernel of 3 with padding 99999", "at character 1"),
+        ("MP3P2-10FC", "pools 3x3 out of 8x8", "at character 1"),
+        ("4T3S2P1-10FC", "a transposed convolution with a padding", "at character 1"),
+        ("Res(4C3-4T3)-10FC", "holds convolutions", "at character 9"),
+        ("Loop(4C3)-10FC", "layers, a bar, and the one layer back", "at character 1"),
+        ("Loop(4C3S2|4C3S2)-10FC", "what comes back and what it is added to differ", "at character 12"),
+        ("Loop(4C3-AP2|4C3)-10FC", "holds convolutions and FC", "at character 10"),
+        ("Loop(4C3|5C3)-10FC", "[5, 8, 8] and [4, 8, 8]", "at character 10"),
     ],
 )
 def test_notation_refuses(tmp_path: Path, architecture: str, what: str, place: str) -> None:
@@ -110,11 +147,15 @@ def test_notation_refuses(tmp_path: Path, architecture: str, what: str, place: s
         ('"digits"', '"digits"\nmost = 3', "data.most", ""),
         ('"digits"', '"digits"\nmean = [0.1]', "data.std", ""),
         ('"digits"', '"digits"\nmean = [0.1, 0.2]\nstd = [1, 1]', "data.mean", ""),
-        ('method = "tet"', 'method = "asf"', "recipe.method", 'the method is "tet"'),
+        ('method = "tet"', 'method = "hebb"', "recipe.method", "one of tet"),
         ("input = [1, 8, 8]", "input = [1, 8]", "network.input", ""),
         ("[tet]", "[neuron]\ndecay = 1.5\n[tet]", "neuron.decay", "from 0"),
         ("[tet]", '[neuron]\nfires = "="\n[tet]', "neuron.fires", "one of >, >="),
         ("phi = 1.0\n", "", "tet.phi", ""),
+        ("input = [1", "dropout = 1.0\ninput = [1", "network.dropout", "from 0 to below 1"),
+        ("input = [1", "norm_gain = 0.0\ninput = [1", "network.norm_gain", "positive"),
+        ("input = [1", 'order = "prae"\ninput = [1', "network.order", "one of post, pre"),
+        ("input = [1", "biass = true\ninput = [1", "network.biass", "did you mean bias?"),
     ],
 )
 def test_refusals_name_the_key(tmp_path: Path, old: str, new: str, key: str, remedy: str) -> None:

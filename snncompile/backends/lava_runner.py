@@ -214,9 +214,10 @@ class Reader:
         phase = int(op["phase"])
         check(phase >= 0, f"{name}.phase", f"{phase} is negative")
         if op["op"] == "Readout":
-            check(op["kind"] in ("mean", "sum"), name, f"a readout of kind {op['kind']!r} is no integrator")
-            check(op.get("decay", 1) == 1, f"{name}.decay", "a readout that forgets")
-            return Population(name, "Readout", shape, phase, bias=bias, bias_exponent=exponent)
+            check(op["kind"] in ("mean", "sum", "weighted"), name, f"a readout of kind {op['kind']!r} is no integrator")
+            lost = (1 - op.get("decay", 1)) * 4096
+            check(lost == int(lost) and 0 <= lost <= 4095, f"{name}.decay", "is no decay of 12 bits")
+            return Population(name, "Readout", shape, phase, dv=int(lost), bias=bias, bias_exponent=exponent)
         check(op.get("fires", ">") == ">", f"{name}.fires", "Lava fires above the threshold, not at it")
         for key, only in (("gain", 1), ("amplitude", 1), ("rest", 0)):
             self.number(f"{name}.{key}", op.get(key, only), 0, only, only)
@@ -299,6 +300,7 @@ class Geometry:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
+    spread: tuple[int, int]
     source: tuple[int, int, int]
     target: tuple[int, int, int]
 
@@ -308,19 +310,22 @@ class Geometry:
         stride, padding, dilation = (
             tuple(int(value) for value in op[key]) for key in ("stride", "padding", "dilation")
         )
+        spread = tuple(int(value) for value in op.get("spread") or (1,) * (weight.ndim - 2))
         if weight.ndim == 3:
             weight = weight[:, :, None, :]
-            stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+            stride, padding, dilation, spread = (1, *stride), (0, *padding), (1, *dilation), (1, *spread)
         start = image(source.shape)
         expected = [weight.shape[0]]
         for axis in (0, 1):
-            room = start[1 + axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) - 1
+            room = (
+                start[1 + axis] * spread[axis] + 2 * padding[axis] - dilation[axis] * (weight.shape[2 + axis] - 1) - 1
+            )
             expected.append(room // stride[axis] + 1)
         end = (expected[0], expected[1], expected[2])
         flat = len(target.shape) == 1 and target.size == int(np.prod(end))  # a view: the same numbers in C order
         check(flat or end == image(target.shape), connection.name, f"gives {expected}, not {target.shape}")
         check(start[0] == weight.shape[1] * int(op["groups"]), connection.name, f"has another depth than {start}")
-        return cls(weight, stride, padding, dilation, int(op["groups"]), start, end)  # type: ignore[arg-type]
+        return cls(weight, stride, padding, dilation, int(op["groups"]), spread, start, end)  # type: ignore[arg-type]
 
     def cells(self) -> Iterator[tuple[int, int, Integers, Integers]]:
         """For each kernel cell: (ky, kx, output cells, the input cells they read)."""
@@ -334,8 +339,9 @@ class Geometry:
     def _reach(self, cell: int, axis: int) -> tuple[Integers, Integers]:
         outputs = np.arange(self.target[1 + axis])
         inputs = outputs * self.stride[axis] - self.padding[axis] + cell * self.dilation[axis]
-        inside = (inputs >= 0) & (inputs < self.source[1 + axis])
-        return outputs[inside], inputs[inside]
+        apart = self.spread[axis]  # zeros stand between the inputs
+        inside = (inputs >= 0) & (inputs < self.source[1 + axis] * apart) & (inputs % apart == 0)
+        return outputs[inside], inputs[inside] // apart
 
     @property
     def synapses(self) -> int:
@@ -545,7 +551,7 @@ class Machine:
         if connection.op["op"] == "Conv":
             geometry = Geometry.of(connection, source, target)
             note["synapses"] = geometry.synapses
-            if note["synapses"] > self.unroll:
+            if note["synapses"] > self.unroll and max(geometry.spread) == 1:  # Lava has no transposed convolution
                 note["process"] = "Conv"
                 return self._conv(geometry, source.graded_bits, port, into)
             weights = geometry.unroll()

@@ -148,6 +148,8 @@ def _image(shape: Shape) -> Shape:
 
 
 def _convolution(connection: Connection, conv: Conv, source: Shape, target: Neuron | Readout) -> Layer:
+    if max(conv.spread, default=1) > 1:
+        raise _NoSuchLayer(f"{connection.synapse}: the format has no transposed convolution")
     if len(source) != 3:
         raise _NoSuchLayer(f"{connection.synapse}: a convolution after a dense layer has no image to read")
     weight = _whole(connection.synapse, conv.weight)
@@ -197,6 +199,8 @@ def _dense(connection: Connection, dense: Dense, target: Neuron | Readout, again
 def _neuron(name: str, target: Neuron | Readout) -> Layer:
     """``neuron/*``: du = iDecay - 1, dv = vDecay, and an exponent of 6 for biases are netx's; a read-out keeps all."""
     current, leak, threshold = 4096, 0, NEVER
+    if isinstance(target, Readout):
+        leak = int(_whole(name, np.asarray(1.0 - target.decay), -12))
     if isinstance(target, Neuron):
         if isinstance(target.reset, By) or np.any(real(target.reset.value)) or np.any(real(target.initial)):
             raise _NoSuchLayer(

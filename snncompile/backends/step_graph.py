@@ -124,6 +124,21 @@ class Writer:
         name = self.add("Cast", [value.name], f"{value.name}.{dtype}", to=dtype)
         return Value(name, dtype, value.shape, value.range)
 
+    def spread(self, value: Value, apart: Shape) -> Value:
+        """Maps with ``apart - 1`` zeros behind each value, axis by axis: ``linear.spread_out``."""
+        if all(step == 1 for step in apart):
+            return value
+        channels, *size = value.shape
+        single = self.reshape(value, (channels, *(length for n in size for length in (n, 1))))
+        behind = [0, 0, *(zeros for step in apart for zeros in (0, step - 1))]
+        edge = self.constant(np.array([0] * len(behind) + behind, dtype=np.int64))
+        nothing = self.constant(np.zeros((), dtype=value.dtype))
+        wide = (channels, *(length for n, step in zip(size, apart, strict=True) for length in (n, step)))
+        padded = Value(
+            self.add("Pad", [single.name, edge, nothing], f"{value.name}.apart"), value.dtype, wide, value.range
+        )
+        return self.reshape(padded, (channels, *(n * step for n, step in zip(size, apart, strict=True))))
+
     def reshape(self, value: Value, shape: Shape) -> Value:
         """The same numbers in another shape; the batch axis stays."""
         if value.shape == shape:

@@ -101,7 +101,7 @@ class Integers:
         came = self._overflow(
             self._shifted(x, f"{name}.x"), sheet.current.bits, sheet.current.overflow, f"{name}.current"
         )
-        total = add("Add", [w, came], f"{name}.raw")
+        total = add("Add", [self._decayed(w, self.machine.forgets[name]), came], f"{name}.raw")
         if np.any(self.machine.readouts[name]):
             total = add("Add", [total, self._constant(self.machine.readouts[name])], f"{name}.biased")
         return self._overflow(total, sheet.potential.bits, "saturate", f"{name}.v")
@@ -148,7 +148,7 @@ class Integers:
                 return self._dense(name, self.machine.weights[name], self.write.reshape(x, (prod(x.shape),)))
             case Conv():
                 sizes = op.stride, op.padding, op.dilation
-                return self._conv(name, self.machine.weights[name], x, shape, sizes, op.groups)
+                return self._conv(name, self.machine.weights[name], x, shape, sizes, op.groups, op.spread)
             case Scale():
                 factor = self.machine.weights[name]
                 result = self.write.add("Mul", [self.write.cast(x, "int64").name, self._constant(factor)], name)
@@ -173,11 +173,18 @@ class Integers:
         return self._scaled(self.write.add(kind, [given.name, matrix], f"{name}.y"), how, factor, name, weight, x)
 
     def _conv(
-        self, name: str, weight: Array, x: Value, shape: Shape, sizes: tuple[Size, Size, Size], groups: int
+        self,
+        name: str,
+        weight: Array,
+        x: Value,
+        shape: Shape,
+        sizes: tuple[Size, Size, Size],
+        groups: int,
+        spread: Size = (),
     ) -> Value:
         stride, padding, dilation = sizes
         how, small, factor = exact_product(weight, x.range)
-        given = self.write.cast(x, how)
+        given = self.write.spread(self.write.cast(x, how), spread)
         if how == "int64":
             y = self._conv_of_patches(name, small, given, shape, sizes, groups)
         else:

@@ -111,7 +111,7 @@ class Reals:
                 self.write.graph.weights[name] = weights[0], 1
                 weights += [] if op.bias is None else [self._constant(op.bias, f"{name}.bias")]
                 sizes = {"strides": op.stride, "pads": op.padding * 2, "dilations": op.dilation, "group": op.groups}
-                y = add("Conv", [x.name, *weights], f"{name}.y", **sizes)
+                y = add("Conv", [self.write.spread(x, op.spread).name, *weights], f"{name}.y", **sizes)
             case Norm():
                 scale = real(op.gain) / np.sqrt(real(op.variance) + op.epsilon)
                 ones = (1,) * (len(x.shape) - 1)

@@ -108,6 +108,7 @@ def _manifest(
         "placement": _placement(compiled),
         "quantisation": [_layer(layer) for layer in compiled.layers],
         "ann_mac": dense_macs(model.topology),
+        "spike_exact": not compiled.later,
         "notes": [*compiled.notes, note],
         "verification": {"data": data.name, "samples": len(data.x), "rungs": rungs},
     }

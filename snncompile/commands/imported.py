@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from snncompile.commands.console import Log
 from snncompile.commands.several import frame_steps, load_several
 from snncompile.errors import GraphError, NotRepresentable, ReadError
@@ -100,8 +102,8 @@ class Imported:
 
         target = Target.load(options.target)
         target = target.on_board(options.board) if options.board else target
-        if options.calibration or options.per_channel:
-            remedy = "leave --calibration and --per-channel out"
+        if options.calibration or options.per_channel or options.equilibrium:
+            remedy = "leave --calibration, --per-channel and --equilibrium out"
             raise ReadError("has its integers already", where=str(self.path), remedy=remedy)
         legalise(self.graph, target)  # what the machine lacks is refused by name; there is nothing to rewrite
         try:
@@ -126,4 +128,4 @@ def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None
     found = load(spec, Path(root) if root else None, shape=shape, steps=steps, dt=dt, node=node)
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
-    return Data(spec, found.x, found.y, found.classes)
+    return Data(spec, np.asarray(found.x), found.y, found.classes)

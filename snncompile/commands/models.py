@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
         result(options, path.read_text(encoding="utf-8").rstrip(), recipe.to_dict())
         return 0
     recipes = [Recipe.load(name) for name in sheets.names("models")]
-    rows = [[one.name, one.method, one.data.name, str(one.tet.steps), one.architecture, one.summary] for one in recipes]
+    rows = [[one.name, one.method, one.data.name, str(one.steps), one.architecture, one.summary] for one in recipes]
     text = table(["name", "method", "data", "T", "architecture", ""], rows, right={3})
     result(options, text, [one.to_dict() for one in recipes])
     return 0

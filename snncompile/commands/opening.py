@@ -58,7 +58,7 @@ class Trained:
 
     @property
     def steps(self) -> int:
-        return self.recipe.tet.steps
+        return self.recipe.steps
 
     @cached_property
     def graph(self) -> Graph:
@@ -115,7 +115,9 @@ class Trained:
         if not fits or y.shape != x.shape[:1] or not len(x):
             why = f"x is {x.dtype} {list(x.shape)}, y {y.dtype} {list(y.shape)}; the network takes {list(shape)}"
             raise ReadError("its sample is damaged", where=str(self.path), why=why, remedy=AGAIN)
-        return Data(name, x, y, tuple(map(str, self.checkpoint.data["classes"])))
+        from snncompile.train.encoders import encoded
+
+        return Data(name, encoded(self.recipe, x), y, tuple(map(str, self.checkpoint.data["classes"])))
 
     def record(self, x: Given) -> Trace:
         """What torch does with ``x``; the network of a recipe has one input."""
@@ -132,15 +134,17 @@ class Trained:
         target = target.on_board(options.board) if options.board else target
         if (trained := self.checkpoint.integers) is not None:
             trained.demand(target, str(self.path))
-            if options.calibration or options.per_channel:
-                remedy = "leave --calibration and --per-channel out"
+            if options.calibration or options.per_channel or options.equilibrium:
+                remedy = "leave --calibration, --per-channel and --equilibrium out"
                 raise ReadError("has its integers already", where=str(self.path), remedy=remedy)
             return compile_integers(self.graph, target, self.steps, log)
         spec = options.calibration
         calibration = data_of(self.recipe, spec, options.data_root) if spec else self.sample
         stimulus = shown(self.graph, calibration.x, self.steps)
         reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
-        return compile_graph(self.graph, target, reals, log, per_channel=options.per_channel)
+        return compile_graph(
+            self.graph, target, reals, log, per_channel=options.per_channel, equilibrium=options.equilibrium
+        )
 
 
 @dataclass(frozen=True)
@@ -212,14 +216,16 @@ def open_model(path: str, options: argparse.Namespace) -> Trained | Imported | E
 def data_of(recipe: Recipe, spec: str, root: str | None) -> Data:
     """A data set as the network of a recipe sees it."""
     from snncompile.train.data import load_for
+    from snncompile.train.encoders import encoded
 
     with np.errstate(over="ignore"):  # said below, with the name of the data
         split = load_for(recipe, spec, Path(root) if root else None)
-    if not len(split.x):
+        x = np.asarray(split.x)
+    if not len(x):
         raise ReadError("holds no samples", where=spec)
-    if not np.isfinite(split.x).all():
+    if not np.isfinite(x).all():
         raise ReadError("holds numbers that float32 does not", where=spec, why="the network was trained in float32")
-    return Data(spec, split.x, split.y, split.classes)
+    return Data(spec, encoded(recipe, x), split.y, split.classes)
 
 
 def chosen_data(model: Trained | Imported | Exchanged | Bundle, options: argparse.Namespace) -> Data:

@@ -24,33 +24,52 @@ def run(options: argparse.Namespace) -> int:
     # waiting threads that spin make two busy processes on two cores a hundred times slower, not two times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from snncompile.train.in_integers import in_force
+    from snncompile.train.processes import leave
 
     recipe = in_force(recipe, options.quantise)
+    log = log_of(options) if _speaks() else _silent
     if recipe.quantise is not None:
         Target.load(recipe.quantise.target)  # a wrong target is said before hours of training
-        outcome = _in_integers(recipe, options, log_of(options))
+        outcome = _in_integers(recipe, options, log)
     elif options.start:
         remedy = "add --quantise loihi, or a table [quantise] to the recipe"
         raise ReadError("only a training in integers begins with a checkpoint", where="--from", remedy=remedy)
     else:
-        outcome = _in_reals(recipe, options, Path(options.output), log_of(options))
-    _told(options, recipe, outcome)
+        outcome = _in_reals(recipe, options, Path(options.output), log)
+    if _speaks():
+        _told(options, recipe, outcome)
+    leave()
     return 0 if outcome.finished else 130
 
 
 def _in_reals(
     recipe: Recipe, options: argparse.Namespace, out: Path, log: Log, *, resume: bool | None = None
 ) -> Outcome:
-    from snncompile.train.loop import train
+    from snncompile.train.loop import Options, train_with
 
-    again = options.resume if resume is None else resume
-    return train(recipe, _root(options), out, resume=again, force=options.force, log=log)
+    how = Options(
+        resume=options.resume if resume is None else resume,
+        force=options.force,
+        device=options.device,
+        curves=Path(options.tensorboard) if options.tensorboard else None,
+        download=options.download,
+    )
+    return train_with(recipe, _root(options), out, how, log)
+
+
+def _speaks() -> bool:
+    """Whether this is the process that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _silent(line: str) -> None:
+    """The first process speaks for all."""
 
 
 def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outcome:
     """From a checkpoint in reals (``--from``, or trained here beside ``out``) to one in integers."""
     from snncompile.train.in_integers import train_in_integers
-    from snncompile.train.loop import refuse_overwriting, resume_path
+    from snncompile.train.resuming import refuse_overwriting, resume_path
 
     out = Path(options.output)
     refuse_overwriting(out, options.resume, options.force)
@@ -81,7 +100,7 @@ def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
         raise LoweringError("was trained in integers already", where=str(path), remedy="name the one in reals it is of")
     same = ("input", "layers", "neuron", "data")
     other = [key for key in same if getattr(model.recipe, key) != getattr(recipe, key)]
-    if other or model.steps != recipe.tet.steps:
+    if other or model.steps != recipe.steps:
         why = f"its {(other or ['steps'])[0]} differ from those of {recipe.name}"
         raise ReadError("holds another network", where=str(path), why=why, remedy="name its recipe")
     assert recipe.quantise is not None
@@ -100,7 +119,8 @@ def _told(options: argparse.Namespace, recipe: Recipe, outcome: Outcome) -> None
     text = f"{out}: epoch {metrics.get('epoch', 0)} of {metrics.get('epochs', recipe.training.epochs)}"
     if accuracy is not None:
         text += f", test accuracy {accuracy:.2%} (n = {metrics.get('test_samples')})"
-    target = recipe.quantise.target if recipe.quantise else "loihi"
-    if outcome.finished:
+    soft = recipe.method == "dsr" or recipe.neuron.reset == "subtract"
+    target = recipe.quantise.target if recipe.quantise else "loihi-custom" if soft else "loihi"
+    if outcome.finished and recipe.method != "ann":
         text += f"\nnext: snncompile export {out} --target {target} -o {out.with_suffix('')}-{Path(target).stem}"
     result(options, text, {"checkpoint": str(out), "finished": outcome.finished, "metrics": metrics})

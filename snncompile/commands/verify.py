@@ -108,6 +108,7 @@ def climb(
                 "note": rung.note,
                 "flips": [str(flip) for flip in rung.flips],
                 "distance": dict(rung.distance or {}),
+                **({"rate_error": dict(rung.rate_error)} if rung.rate_error is not None else {}),
             }
         )
         if not rung.holds:  # the ladder up to here is the result; the error says the rest

@@ -171,6 +171,8 @@ def neurons_fit(graph: Graph, target: Target | None) -> Iterator[str]:
             low, high = sheet.bias.mantissa_least, sheet.bias.mantissa_most
             if not 0 <= exponent <= sheet.bias.exponent_most or np.any((bias.mantissa < low) | (bias.mantissa > high)):
                 yield f"{graph.label(name)}: its bias is outside the machine's range"
+        if isinstance(op, Readout) and op.decay * 2**sheet.decay.bits != np.rint(op.decay * 2**sheet.decay.bits):
+            yield f"{graph.label(name)}: its decay {op.decay} is no decay of {sheet.decay.bits} bits"
         if isinstance(op, Neuron):
             threshold = real(op.threshold)
             if np.any(threshold < sheet.threshold.least) or np.any(threshold > sheet.threshold.most):

@@ -72,7 +72,9 @@ class Dense:
 class Conv:
     """``y[o, p] = sum_i,k W[o, i, k] x[g(o) i, stride p - padding + dilation k] + b[o]``: correlation, as in torch.
 
-    ``weight`` [out, in / groups, *kernel] with one or two kernel axes, zero padding; ``bias`` [out] or None.
+    ``weight`` [out, in / groups, *kernel] with one or two kernel axes, zero padding; ``bias`` [out] or None. Where
+    ``spread`` is given, ``x`` is first spread out: each value is followed by ``spread - 1`` zeros, axis by axis. That
+    makes a transposed convolution of stride ``spread``, with the kernel reversed and its first two axes exchanged.
     """
 
     weight: Param
@@ -81,6 +83,7 @@ class Conv:
     padding: Size = (0, 0)
     dilation: Size = (1, 1)
     groups: int = 1
+    spread: Size = ()
 
     def __post_init__(self) -> None:
         _freeze(self)

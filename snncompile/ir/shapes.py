@@ -126,7 +126,11 @@ def _conv_shape(label: str, op: Conv, arriving: Shape) -> Shape:
     if len(arriving) != len(kernel) + 1 or arriving[0] != inward * op.groups or out % op.groups:
         shown = f"weights {list(op.weight.shape)} in {op.groups} groups"
         raise GraphError(f"{shown} do not take {list(arriving)}", where=label)
-    return (out, *_extent(label, arriving[1:], tuple(kernel), op.stride, op.padding, op.dilation))
+    spread = op.spread or (1,) * len(kernel)
+    if len(spread) != len(kernel) or min(spread) < 1:
+        raise GraphError(f"spread {list(op.spread)} needs one entry an axis, from 1", where=label)
+    size = tuple(n * s for n, s in zip(arriving[1:], spread, strict=True))
+    return (out, *_extent(label, size, tuple(kernel), op.stride, op.padding, op.dilation))
 
 
 def _extent(label: str, size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -67,7 +68,7 @@ def compose(first: Linear, second: Linear, shape: Shape, middle: Shape | None = 
 def as_conv(op: Conv | Pool, channels: int) -> Conv:
     """A pool as the depthwise convolution it is; a convolution as it stands, without its bias."""
     if isinstance(op, Conv):
-        return Conv(op.weight, None, op.stride, op.padding, op.dilation, op.groups)
+        return replace(op, bias=None)
     if op.kind == "max":
         raise NotRepresentable("a maximum is not linear", where="Pool")
     value = 1.0 if op.kind == "sum" else 1.0 / prod(op.kernel)
@@ -86,9 +87,8 @@ def adjoint(op: Linear, y: Reals, shape: Shape) -> Reals:
             return (y.reshape(len(y), -1) @ real(op.weight)).reshape(len(y), *shape)
         case Conv() | Pool():
             conv = as_conv(op, shape[0])
-            return linear.conv_adjoint(
-                y, real(conv.weight), shape[1:], conv.stride, conv.padding, conv.dilation, conv.groups
-            )
+            geometry = conv.stride, conv.padding, conv.dilation, conv.groups, conv.spread
+            return linear.conv_adjoint(y, real(conv.weight), shape[1:], *geometry)
 
 
 def _plain(op: Linear, shape: Shape) -> Dense | Conv | Scale | Flatten:
@@ -119,7 +119,7 @@ def _scale_rows(op: Op, factor: Reals, middle: Shape, shape: Shape) -> Dense | C
             if rows is None:
                 return Dense(matrix(op, shape) * np.broadcast_to(factor, middle).reshape(-1, 1))
             weight = real(op.weight) * rows.reshape(-1, *(1,) * (real(op.weight).ndim - 1))
-            return Conv(weight, None, op.stride, op.padding, op.dilation, op.groups)
+            return replace(op, weight=weight, bias=None)
         case _:
             raise NotRepresentable("no rows to scale", where="compose")
 
@@ -136,7 +136,7 @@ def _scale_columns(op: Op, factor: Reals, shape: Shape) -> Dense | Conv:
             out, inward, *kernel = op.weight.shape
             grouped = columns.reshape(op.groups, 1, inward, *(1,) * len(kernel))
             weight = real(op.weight).reshape(op.groups, out // op.groups, inward, *kernel) * grouped
-            return Conv(weight.reshape(op.weight.shape), None, op.stride, op.padding, op.dilation, op.groups)
+            return replace(op, weight=weight.reshape(op.weight.shape), bias=None)
         case _:
             raise NotRepresentable("no columns to scale", where="compose")
 
@@ -151,8 +151,10 @@ def zeros_agree(one: Conv, two: Conv, shape: Shape, middle: Shape) -> bool:
     """Whether what the second convolution reads outside its input is zero in the composed one as well.
 
     Outside the middle signal the second op sees zeros. The composed op sees the first one's response there, which is
-    zero only if no tap of it reaches into the input.
+    zero only if no tap of it reaches into the input. A spread signal has zeros between, which no kernel repeats.
     """
+    if max((*one.spread, *two.spread), default=1) > 1:
+        return False
     for axis, pad in enumerate(two.padding):
         if pad == 0:
             continue

@@ -151,8 +151,10 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
             return ["a norm that is not folded has no weights of its own"]
         case Pool(kind="max") if _spikes_into(graph, name) is None:
             return ["a maximum of anything but the spikes of one population is no sum of synapses"]
-        case Readout(kind="last" | "weighted"):
-            return [f"the read-out {op.kind!r} needs a decay that the machine's accumulator does not have"]
+        case Readout(kind="last"):
+            return [
+                "the read-out 'last' needs an accumulator that forgets all at once, which the machine does not have"
+            ]
         case Dense() | Conv() if op.bias is not None:
             return ["its bias is not constant in the population it reaches"]
         case Input() if not isinstance(op.signal, Spike) and not target.spike.graded:

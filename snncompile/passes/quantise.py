@@ -153,7 +153,7 @@ def _joined(incoming: list[Incoming]) -> list[Incoming]:
     found: dict[tuple[object, ...], Incoming] = {}
     for item in incoming:
         op, weight = item.synapse, item.real_weight
-        shape = (op.stride, op.padding, op.dilation, op.groups) if isinstance(op, Conv) else ()
+        shape = (op.stride, op.padding, op.dilation, op.groups, op.spread) if isinstance(op, Conv) else ()
         content = sha256(weight.tobytes()).digest()
         alone = () if item.values is item.coded else item.names  # numbers that are rounded on their way
         key = type(op), shape, weight.shape, content, item.unit, item.delay, item.values.shape, item.signed, alone
@@ -245,7 +245,7 @@ def _integer_synapse(item: Incoming, best: Candidate, target: Target) -> Synapse
         case Dense():
             return Dense(weight)
         case Conv() as op:
-            return Conv(weight, None, op.stride, op.padding, op.dilation, op.groups)
+            return replace(op, weight=weight, bias=None)
         case Scale():
             return Scale(weight)
 
@@ -292,7 +292,8 @@ def _layer(
     arriving = sum(worst_addend(item, weight, best.addends) for item, weight in zip(incoming, weights, strict=True))
     limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
     if isinstance(op, Readout):
-        current, lasting, decay = arriving, float(steps), 0.0
+        current, lasting = arriving, float(steps)
+        decay = abs(op.decay - float(round_half_away(op.decay * 2.0**target.decay.bits)) / 2.0**target.decay.bits)
     else:
         alpha, beta = (mantissa / 2**target.decay.bits for mantissa in integer_decays(op, target))
         decay = max(float(np.abs(real(kept) - own).max()) for kept, own in ((op.alpha, alpha), (op.beta, beta)))

@@ -125,9 +125,10 @@ def worst_sum(item: Incoming, weight: Reals) -> float:
 
 def integer_population(name: str, op: Neuron | Readout, best: Candidate, target: Target) -> Neuron | Readout:
     """The population in integers. Raises ``NotRepresentable`` where its decays or potentials have no form."""
-    if isinstance(op, Readout):
-        return replace(op, bias=best.bias, unit=best.unit)
     bits = target.decay.bits
+    if isinstance(op, Readout):
+        kept = float(round_half_away(op.decay * 2.0**bits)) / 2.0**bits
+        return replace(op, bias=best.bias, unit=best.unit, decay=kept)
     alpha, beta = integer_decays(op, target)
     if not 1 <= alpha <= 2**bits or not 0 <= beta < 2**bits:
         raise NotRepresentable(

@@ -22,7 +22,7 @@ from snncompile.ir.ops import By, Conv, Dense, Neuron, Param, Readout, Scale, Sh
 from snncompile.ir.shapes import shape_of
 from snncompile.passes.quantise_integers import Candidate, Incoming, integer_population
 from snncompile.run.integer import IntegerGraph
-from snncompile.run.linear import windows
+from snncompile.run.linear import spread_out, windows
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -141,7 +141,7 @@ class View:
         """
         op = self.op
         alpha = 1.0 if isinstance(op, Readout) else float(np.max(real(op.alpha)))
-        beta = 0.0 if isinstance(op, Readout) else float(np.max(real(op.beta)))
+        beta = 1.0 - op.decay if isinstance(op, Readout) else float(np.max(real(op.beta)))
         current = held = np.zeros_like(error[:, 0])
         total = 0.0
         for step in range(error.shape[1]):
@@ -212,7 +212,7 @@ class View:
             case Scale():
                 return self._of_population(values.reshape(*values.shape[:2], *self.op.shape)).astype(dtype)
             case Conv() as op:
-                flat = values.reshape(count, *values.shape[2:])
+                flat = spread_out(values.reshape(count, *values.shape[2:]), op.spread)
                 kernel = op.weight.shape[2:]
                 seen = windows(flat, kernel, op.stride, op.padding, op.dilation)  # [n, in, *place, *kernel]
                 size = seen.shape[2 : 2 + len(kernel)]

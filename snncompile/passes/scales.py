@@ -6,6 +6,8 @@ synapses) where it has no weights beside it, or where those weights carry anothe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Flatten, Pool, Scale, Shape, real
 from snncompile.ir.shapes import shapes
@@ -103,4 +105,4 @@ def _with_bias(folded: object, original: Dense | Conv) -> Dense | Conv:
     if isinstance(folded, Dense):
         return Dense(folded.weight, original.bias)
     assert isinstance(folded, Conv)
-    return Conv(folded.weight, original.bias, folded.stride, folded.padding, folded.dilation, folded.groups)
+    return replace(folded, bias=original.bias)

@@ -218,9 +218,9 @@ def _conv_block(op: Conv, columns: Channels, rows: Channels) -> Conv | None:
     alike = len({(len(out), len(into)) for out, into in own if out or into}) == 1
     if alike:
         some = np.concatenate([weight[out][:, into] for out, into in joined])
-        return Conv(some, None, op.stride, op.padding, op.dilation, len(joined))
+        return replace(op, weight=some, bias=None, groups=len(joined))
     some = ungrouped(op)[list(rows)][:, list(columns)]
-    return Conv(some, None, op.stride, op.padding, op.dilation, 1)
+    return replace(op, weight=some, bias=None, groups=1)
 
 
 def _scale_block(op: Scale, shape: Shape, columns: Channels, rows: Channels) -> Synapse | None:

@@ -190,4 +190,6 @@ def field_of(op: Conv, target: Shape, part: Slice) -> tuple[int, int]:
     row = row_of(target, part)
     low, high = part.first // row, (part.first + part.count - 1) // row
     reach = op.dilation[0] * (op.weight.shape[2] - 1)
-    return low * op.stride[0] - op.padding[0], high * op.stride[0] - op.padding[0] + reach
+    first, last = low * op.stride[0] - op.padding[0], high * op.stride[0] - op.padding[0] + reach
+    apart = op.spread[0] if op.spread else 1
+    return -(-first // apart), last // apart

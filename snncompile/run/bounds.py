@@ -173,7 +173,7 @@ def _absolute(op: Dense | Conv | Pool, values: Array, *, bias: bool = True) -> A
             y = linear.dense(flat, np.abs(real(op.weight)))
             y = y + np.abs(real(op.bias)) if bias and op.bias is not None else y
         case Conv():
-            y = linear.conv(flat, np.abs(real(op.weight)), op.stride, op.padding, op.dilation, op.groups)
+            y = linear.conv(flat, np.abs(real(op.weight)), op.stride, op.padding, op.dilation, op.groups, op.spread)
             y = y + channels(np.abs(real(op.bias)), y.ndim - 2) if bias and op.bias is not None else y
         case Pool():
             y = linear.pool(flat, op.kind, op.kernel, op.stride, op.padding)

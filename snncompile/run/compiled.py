@@ -129,7 +129,8 @@ class _Ready:
             threshold = own["threshold"] if op.fires == ">" else own["threshold"] - 1
             values = [one - own["alpha"], one - own["beta"], own["bias"], threshold, own["reset"], own["initial"]]
         else:
-            values = [zero, zero, machine.readouts[name], zero, zero, zero]
+            kept = (1 << machine.target.decay.bits) - machine.forgets[name]
+            values = [zero, kept, machine.readouts[name], zero, zero, zero]
         return [per_pixel(np.asarray(value), self.plan.extent[name], grid) for value in values]
 
     def _connect(self, population: int, way: Way, tile: int) -> None:

@@ -7,6 +7,7 @@ sheet's numbers in place of constants; ``F`` are the potential's fraction bits, 
     u[t] = wrap(decay(u[t-1], alpha) + (x[t] << F))
     v[t] = saturate(decay(w[t-1], beta) + u[t] + bias)
     s[t] = v[t] > threshold << F
+    a[t] = saturate(decay(a[t-1], 1 - decay of the read-out) + (x[t] << F) + bias)
     decay(z, a) = z (2^D - a 2^D) / 2^D, rounded as the sheet says
 
 ``SigmaDelta`` counts in weights times messages, without the shift by F; ``Resonator`` turns with D bits, rounds toward
@@ -84,6 +85,7 @@ class IntegerGraph:
         self.fraction = target.potential.fraction_bits
         self.neurons = {name: self._neuron(name) for name in graph.names(Neuron)}
         self.readouts = {name: self._readout(name) for name in graph.names(Readout)}
+        self.forgets = {name: self._forgets(name) for name in graph.names(Readout)}
         self.neurons |= {name: self._other(name) for name in graph.names(SigmaDelta, Resonator)}
         self.weights = {name: self._weight(name) for name in graph.names(Dense, Conv, Scale)}
         self._largest: dict[str, float] = {}
@@ -142,9 +144,13 @@ class IntegerGraph:
     def _readout(self, name: str) -> Array:
         op = self.graph.nodes[name]
         assert isinstance(op, Readout)
-        if op.decay != 1.0:
-            raise GraphError("only sums and means are integers", where=self.graph.label(name))
         return self._grid(name, "bias", op.bias, self.fraction)
+
+    def _forgets(self, name: str) -> Array:
+        """What a read-out loses at every step, 1 - decay, in units of the sheet's decay."""
+        op, bits = self.graph.nodes[name], self.target.decay.bits
+        assert isinstance(op, Readout)
+        return self._grid(name, "decay", np.asarray(1.0 - op.decay), bits)
 
     def linear(self, name: str, x: Array) -> Array:
         """An op without state on integers [batch, *shape]."""
@@ -154,7 +160,7 @@ class IntegerGraph:
                 return linear.dense(x, self.weights[name], self._most(name))
             case Conv():
                 size = op.stride, op.padding, op.dilation
-                return linear.conv(x, self.weights[name], *size, op.groups, self._most(name))
+                return linear.conv(x, self.weights[name], *size, op.groups, op.spread, self._most(name))
             case Scale():
                 return np.asarray(x * self.weights[name])
             case Pool(kind="sum" | "max"):
@@ -222,11 +228,13 @@ class IntegerGraph:
         return fired.v * s >> op.shift if isinstance(op, SigmaDelta) else s.astype(np.int64)
 
     def integrate(self, name: str, x: Array, state: State) -> Array:
-        """One step of a read-out: a population that never fires and never decays."""
+        """One step of a read-out: a population that never fires."""
         if isinstance(self.graph.nodes[name], SigmaDelta):
             return np.asarray(state.w + x)
-        total = state.w + overflow(x << self.fraction, self.target.current.bits, self.target.current.overflow)
-        return saturate(total + self.readouts[name], self.target.potential.bits)
+        sheet = self.target
+        kept = decay(state.w, self.forgets[name], sheet.decay.bits, sheet.decay.rounding)
+        total = kept + overflow(x << self.fraction, sheet.current.bits, sheet.current.overflow)
+        return saturate(total + self.readouts[name], sheet.potential.bits)
 
     def rest(self, name: str, batch: int) -> State:
         """The state at the start of a sample."""

@@ -51,12 +51,30 @@ def dense(x: Array, weight: Array, most: float | None = None) -> Array:
     return x.reshape(len(x), -1) @ weight.T
 
 
+def spread_out(x: Array, spread: Size) -> Array:
+    """``x`` [n, in, *size] with ``spread - 1`` zeros behind each value, axis by axis."""
+    if all(step == 1 for step in spread):
+        return x
+    size = tuple(n * s for n, s in zip(x.shape[2:], spread, strict=True))
+    result = np.zeros((*x.shape[:2], *size), dtype=x.dtype)
+    result[(slice(None), slice(None), *(slice(None, None, step) for step in spread))] = x
+    return result
+
+
 def conv(
-    x: Array, weight: Array, stride: Size, padding: Size, dilation: Size, groups: int, most: float | None = None
+    x: Array,
+    weight: Array,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    spread: Size = (),
+    most: float | None = None,
 ) -> Array:
     """Correlation of ``x`` [n, in, *size] with ``weight`` [out, in / groups, *kernel], zeros outside, as in torch.
     ``most`` as in ``exact_type``.
     """
+    x = spread_out(x, spread)
     if (held := exact_type(x, weight, most)) is not None:
         return conv(x.astype(held), weight.astype(held), stride, padding, dilation, groups).astype(np.int64)
     out, inward, *kernel = weight.shape
@@ -99,13 +117,15 @@ def windows(x: Array, kernel: Size, stride: Size, padding: Size, dilation: Size)
 
 
 def conv_adjoint(
-    y: Array, weight: Array, size: Size, stride: Size, padding: Size, dilation: Size, groups: int
+    y: Array, weight: Array, size: Size, stride: Size, padding: Size, dilation: Size, groups: int, spread: Size = ()
 ) -> Array:
     """The transposed map of ``conv`` on ``y`` [n, out, *place]: [n, in, *size], where ``size`` is the size of conv's
     input.
     """
     out, inward, *kernel = weight.shape
     each = out // groups
+    apart = spread or (1,) * len(size)
+    size = tuple(n * s for n, s in zip(size, apart, strict=True))
     padded = tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
     result = np.zeros((len(y), inward * groups, *padded), dtype=np.result_type(y, weight))
     for group in range(groups):
@@ -118,5 +138,5 @@ def conv_adjoint(
             )
             taps = weight[(slice(group * each, (group + 1) * each), slice(None), *tap)]
             into[(slice(None), slice(None), *where)] += np.moveaxis(np.tensordot(part, taps, axes=([1], [0])), -1, 1)
-    inside = tuple(slice(p, p + n) for p, n in zip(padding, size, strict=True))
+    inside = tuple(slice(p, p + n, s) for p, n, s in zip(padding, size, apart, strict=True))
     return result[(slice(None), slice(None), *inside)]

@@ -173,7 +173,7 @@ class Layers:
             case Dense():
                 y = linear.dense(flat, line.weight)
             case Conv() as op:
-                y = linear.conv(flat, line.weight, op.stride, op.padding, op.dilation, op.groups)
+                y = linear.conv(flat, line.weight, op.stride, op.padding, op.dilation, op.groups, op.spread)
             case Scale():
                 y = flat * line.weight
         x[:, line.delay :] += y.reshape(samples, given.shape[1], *x.shape[2:]).astype(np.int64)

@@ -90,7 +90,8 @@ def rules(machine: IntegerGraph, name: str, ways: list[Way], most: dict[str, int
     else:
         assert isinstance(op, Readout)
         own = {"bias": np.asarray(machine.readouts[name])}
-        current, potential, soft, v_wraps = (FORGET, 0), (KEEP, 0), False, False
+        current, soft, v_wraps = (FORGET, 0), False, False
+        potential = _decay((1 << bits) - machine.forgets[name], bits)
     bias, reset, initial, threshold = (
         largest(own[key]) if key in own else 0 for key in ("bias", "reset", "initial", "threshold")
     )

@@ -129,7 +129,7 @@ def apply_linear(graph: Graph, name: str, x: Array) -> Array:
             y = linear.dense(x, real(op.weight))
             return y if op.bias is None else y + real(op.bias)
         case Conv():
-            y = linear.conv(x, real(op.weight), op.stride, op.padding, op.dilation, op.groups)
+            y = linear.conv(x, real(op.weight), op.stride, op.padding, op.dilation, op.groups, op.spread)
             return y if op.bias is None else y + channels(real(op.bias), y.ndim - 2)
         case Norm():
             axes = x.ndim - 2

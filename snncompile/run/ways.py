@@ -131,6 +131,7 @@ def _way(
     if (
         isinstance(last, Conv)
         and len(last.weight.shape) <= 4
+        and all(step == 1 for step in last.spread)
         and (extent[graph.into(rest[0])[0].source] == shape and Grid.of(extent[rest[0]]) == end)
     ):
         return Way(

@@ -140,10 +140,22 @@ def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> 
 def read(path: Path, form: str) -> dict[str, Any]:
     """The content of a file written by ``write`` whose format is ``form``. Raises ReadError."""
     where = str(path)
+    content = loaded(path)
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or found != form:
+        raise ReadError(f"is no {form}", where=where, why=f"format is {found!r}")
+    if content.get("version") != VERSION:
+        raise ReadError(f"has version {content.get('version')!r}", where=where, why=f"this program reads {VERSION}")
+    return content
+
+
+def loaded(path: Path) -> Any:
+    """What a file of torch holds, as long as that is tensors and plain values. Raises ReadError."""
+    where = str(path)
     if not path.is_file():
         raise ReadError("no such file", where=where)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to load it with less care
         why = "it holds more than tensors and plain values, or is damaged; reading that could run code"
         remedy = "train it again with snncompile train"
@@ -152,12 +164,6 @@ def read(path: Path, form: str) -> dict[str, Any]:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "it may be truncated, or not from snncompile train"
         raise ReadError("cannot be loaded as tensors and plain values", where=where, why=why, remedy=remedy) from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or found != form:
-        raise ReadError(f"is no {form}", where=where, why=f"format is {found!r}")
-    if content.get("version") != VERSION:
-        raise ReadError(f"has version {content.get('version')!r}", where=where, why=f"this program reads {VERSION}")
-    return content
 
 
 def write(path: Path, content: Mapping[str, object]) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
-from snncompile.recipe import DATA_SETS, EVENT_SETS, Recipe
+from snncompile.recipe import DATA_SETS, EVENT_SETS, DataSettings, Recipe
 from snncompile.train import formats
+from snncompile.train.augmentation import Augment, crop_and_flip, drawn_for, roll, roll_and_flip
 from snncompile.train.formats import Labels
+from snncompile.train.frames import Cut
+from snncompile.train.images import CIFAR100, images
+from snncompile.train.photographs import photographs
+from snncompile.train.places import ROOT_VARIABLE, folder_of, one_of
+from snncompile.train.recordings import GESTURES, framed, recordings
+from snncompile.train.samples import Decoded, gathered
+
+__all__ = ["CLASSES", "ROOT_VARIABLE", "SPLITS", "Split", "load", "load_for"]
 
 SPLITS = ("train", "test")
-ROOT_VARIABLE = "SNNCOMPILE_DATA"
-NMNIST_SIDE = 34
 
 _DIGITS = tuple("0123456789")
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -34,26 +39,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
         *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
     ),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "cifar100": CIFAR100,
+    "dvs-gesture": GESTURES,
 }
 CLASSES["cifar10-subset"] = CLASSES["cifar10-dvs"] = CLASSES["cifar10"]
-
-_FOLDERS = {
-    "mnist": ("mnist", "MNIST/raw", "MNIST"),
-    "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
-    "cifar10": ("cifar-10-batches-bin", "cifar-10-batches-py", "cifar10"),
-    "cifar10-subset": ("cifar10-subset",),
-    "nmnist": ("N-MNIST", "NMNIST", "nmnist-small"),
-    "cifar10-dvs": ("cifar10-dvs", "CIFAR10DVS"),
-}
-_SOURCES = {
-    "mnist": "the four .gz files of yann.lecun.com/exdb/mnist",
-    "fashion-mnist": "the four .gz files of github.com/zalandoresearch/fashion-mnist, data/fashion",
-    "cifar10": "the unpacked binary version from www.cs.toronto.edu/~kriz/cifar.html",
-    "cifar10-subset": "cifar10_subset_10k_2k.npz (x_train, y_train, x_test, y_test as uint8)",
-    "nmnist": "Train/ and Test/ of N-MNIST from www.garrickorchard.com/datasets/n-mnist",
-    "cifar10-dvs": "train.npz and test.npz, x uint8 [N, T, 2, H, W] event counts and y [N], made of the recordings of "
-    "figshare.com, CIFAR10-DVS: New,",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,24 +50,47 @@ class Split:
     """Samples of a data set.
 
     ``x`` is float32 [N, C, H, W] (``static``: shown at every step; images in [0, 1], so that black stays zero and costs
-    no event) or frames [N, T, C, H, W], uint8 event counts where the data set counts events. ``y`` int64 [N], None
-    where there are no labels. ``digest`` is the SHA-256 of both.
+    no event) or frames [N, T, C, H, W], uint8 event counts where the data set counts events. Large sets are decoded
+    when they are indexed. ``y`` int64 [N], None where there are no labels. Where it ``draws``, the
+    epochs of a training see samples changed at random, from ``seed``: by ``augment``, or as they are decoded.
     """
 
     name: str
     split: str
-    x: NDArray[Any]
+    x: NDArray[Any] | Decoded
     y: Labels | None
     static: bool
     classes: tuple[str, ...]
+    draws: bool = False
+    augment: Augment | None = None
+    seed: int = 0
 
     @property
     def digest(self) -> str:
+        """The SHA-256 of samples and labels; where samples are decoded when indexed, of what they are called."""
         found = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())
-        found.update(np.ascontiguousarray(self.x).data)
+        found.update(self.x.identity if isinstance(self.x, Decoded) else np.ascontiguousarray(self.x).data)
         if self.y is not None:
             found.update(np.ascontiguousarray(self.y).data)
         return found.hexdigest()
+
+    @property
+    def held(self) -> bool:
+        """Whether the samples are in memory."""
+        return not isinstance(self.x, Decoded)
+
+    def batch(self, indices: NDArray[Any], epoch: int | None = None) -> NDArray[Any]:
+        """The samples of these indices: as they are, or as an epoch of a training sees them.
+
+        What is drawn for a sample is a function of (seed, epoch, index), so no batch, thread or process changes it.
+        """
+        drawn = None
+        if epoch is not None and self.draws:
+            drawn = [drawn_for(self.seed, epoch, int(index)) for index in indices]
+        x = self.x.at(indices, drawn) if isinstance(self.x, Decoded) else self.x[indices]
+        if drawn is None or self.augment is None:
+            return x
+        return np.stack([self.augment(one, generator) for one, generator in zip(x, drawn, strict=True)])
 
     def __len__(self) -> int:
         return len(self.x)
@@ -91,6 +103,7 @@ def load(
     shape: Sequence[int] | None = None,
     steps: int | None = None,
     most: int = 1,
+    settings: DataSettings | None = None,
     dt: float | None = None,
     node: str = "input",
 ) -> Split:
@@ -100,9 +113,11 @@ def load(
     Args:
         spec: what to read; ``count`` takes the first so many samples.
         root: the folder of the data sets; default: the environment variable SNNCOMPILE_DATA. ``digits`` needs none.
-        shape: the network's input [C, H, W]; needed for files, where it tells images from frames; else checked.
-        steps: how many frames a recording is cut into (N-MNIST).
+        shape: the network's input [C, H, W]; needed for files, where it tells images from frames, and for photographs;
+            recordings are scaled down to it; else checked.
+        steps: how many frames a recording is cut into.
         most: event counts above it are clipped; 1 makes spikes of them.
+        settings: how recordings are cut, where that is not by equal time; its ``most`` is then the one that counts.
         dt: the length of a step, where the network says one: that of NIR data must be the same.
         node: whose data are read, where NIR data hold those of several.
 
@@ -125,35 +140,53 @@ def load(
     if split not in SPLITS:
         raise ReadError(f"no split {split!r}", where=spec, remedy="train or test, as in fashion-mnist:test:256")
     number = _count(spec, count)
-    x: NDArray[Any]
-    if name == "nmnist":
-        x, y = _nmnist(_folder(name, root), split, number, _steps(spec, steps), most)
-    elif name == "cifar10-dvs":
-        x, y = _frames(name, _folder(name, root), split, _steps(spec, steps), most)
-        x = x[:number]
+    if name in EVENT_SETS:
+        found = _recorded(name, root, split, number, shape, _cut(spec, steps, most, settings))
+    elif name == "imagenet":
+        if shape is None or len(shape) != 3:
+            raise ReadError("needs the network's input shape", where=spec, why="photographs are cut to it")
+        photos, labels, classes = photographs(folder_of(name, root), split, (shape[1], shape[2]), number)
+        found = Split(name, split, photos, labels, True, classes)
     else:
-        pixels, y = _images(name, root, split)
+        pixels, labels = images(name, root, split)
         x = _scaled(pixels[:number], 16.0 if name == "digits" else 255.0)
-    found = Split(name, split, x, y[:number], name not in EVENT_SETS, CLASSES[name])
-    expected = x.shape[1:] if found.static else x.shape[2:]
+        found = Split(name, split, x, labels[:number], True, CLASSES[name])
+    expected = found.x.shape[1:] if found.static else found.x.shape[2:]
     if shape is not None and tuple(shape) != expected:
         raise ReadError(f"samples are {list(expected)}", where=spec, why=f"the network takes {list(shape)}")
     return found
 
 
-def load_for(recipe: Recipe, spec: str, root: Path | None = None) -> Split:
-    """``load`` as the network of a recipe sees it: its input shape, its steps, its normalisation.
+def load_for(recipe: Recipe, spec: str, root: Path | None = None, steps: int | None = None) -> Split:
+    """``load`` as the network of a recipe sees it: its input shape, its steps, its normalisation, its augmentation.
 
     ``spec`` may also be ``train`` or ``test``: that split of the recipe's own data set. Files are taken as they are.
+    ``steps`` are those of the recipe, unless a stage of its training has others.
     """
     own = spec.partition(":")[0] in SPLITS
     settings = recipe.data
     full = f"{settings.name}:{spec}" if own else spec
-    found = load(full, root, shape=recipe.input, steps=recipe.tet.steps, most=settings.most or 1)
-    if settings.mean and found.name == settings.name:
+    similar = full.partition(":")[0] in EVENT_SETS and not settings.static
+    found = load(
+        full,
+        root,
+        shape=recipe.input,
+        steps=steps or recipe.steps,
+        most=settings.most or 1,
+        settings=settings if similar else None,
+    )
+    if found.name != settings.name:
+        return found
+    black = np.zeros((recipe.input[0], 1, 1), np.float32)
+    if settings.mean:
         mean, std = (np.array(value, np.float32)[:, None, None] for value in (settings.mean, settings.std))
-        return replace(found, x=(found.x - mean) / std)
-    return found
+        black = (black - mean) / std
+        x = found.x
+        normal = x.changed(lambda one: (one - mean) / std, np.float32) if isinstance(x, Decoded) else (x - mean) / std
+        found = replace(found, x=normal)
+    augment: dict[str, Augment] = {"crop-flip": crop_and_flip(black), "roll": roll, "roll-flip": roll_and_flip}
+    draws = settings.augment != "none"
+    return replace(found, draws=draws, augment=augment.get(settings.augment), seed=recipe.training.seed)
 
 
 def _scaled(pixels: NDArray[np.uint8], white: float) -> NDArray[np.float32]:
@@ -168,112 +201,33 @@ def _count(spec: str, text: str | None) -> int | None:
     return int(text)
 
 
-def _steps(spec: str, steps: int | None) -> int:
+# Events
+
+
+def _cut(spec: str, steps: int | None, most: int, settings: DataSettings | None) -> Cut:
     if steps is None or steps < 1:
         raise ReadError("recordings need a number of steps to be cut into", where=spec, remedy="say steps")
-    return steps
+    if settings is None:
+        return Cut(steps, most)
+    return Cut(steps, settings.most, settings.frames, settings.milliseconds, settings.division, settings.window)
 
 
-# Where the files are
-
-
-def _folder(name: str, root: Path | None) -> Path:
-    """The data set's folder under the root, the first of the names it is known by."""
-    given = root or (Path(os.environ[ROOT_VARIABLE]) if os.environ.get(ROOT_VARIABLE) else None)
-    wanted = f"put {_SOURCES[name]} into ROOT/{_FOLDERS[name][0]}/"
-    if given is None:
-        raise ReadError(
-            "no data folder is named", where=name, remedy=f"{wanted} and name ROOT: --data-root or {ROOT_VARIABLE}"
-        )
-    for folder in _FOLDERS[name]:
-        if (given / folder).is_dir():
-            return given / folder
-    searched = ", ".join(_FOLDERS[name])
-    raise ReadError(f"the data are not in {given}", where=name, why=f"looked for {searched}", remedy=wanted)
-
-
-def _one_of(name: str, folder: Path, candidates: Sequence[str]) -> Path:
-    for candidate in candidates:
-        if (folder / candidate).is_file():
-            return folder / candidate
-    raise ReadError(
-        f"{folder} lacks {' or '.join(candidates)}",
-        where=name,
-        remedy=f"the official source is {_SOURCES[name]}",
-    )
-
-
-def _images(name: str, root: Path | None, split: str) -> tuple[NDArray[np.uint8], Labels]:
-    match name:
-        case "digits":
-            return _digits(split)
-        case "cifar10":
-            return _cifar10(_folder(name, root), split)
-        case "cifar10-subset":
-            return _cifar10_subset(_folder(name, root), split)
-        case _:
-            return _mnist(name, _folder(name, root), split)
-
-
-# The data sets
-
-
-def _digits(split: str) -> tuple[NDArray[np.uint8], Labels]:
-    """The shipped UCI digits; of every class, in the original order, the last 20 % are the test split."""
-    with resources.as_file(resources.files("snncompile.train") / "digits.npz") as path:
-        arrays = formats.read_arrays(path)
-    labels = arrays["labels"].astype(np.int64)
-    chosen = np.zeros(len(labels), bool)
-    for digit in range(10):
-        of_class = np.flatnonzero(labels == digit)
-        chosen[of_class[len(of_class) - len(of_class) // 5 :]] = True
-    chosen = chosen if split == "test" else ~chosen
-    return arrays["images"][chosen][:, None], labels[chosen]
-
-
-def _mnist(name: str, folder: Path, split: str) -> tuple[NDArray[np.uint8], Labels]:
-    start = "train" if split == "train" else "t10k"
-    stems = [f"{start}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-    paths = [_one_of(name, folder, (f"{stem}.gz", stem)) for stem in stems]
-    images, labels = formats.read_idx(paths[0], 3), formats.read_idx(paths[1], 1)
-    if images.shape[1:] != (28, 28) or len(images) != len(labels) or labels.max(initial=0) > 9:
-        raise ReadError(f"images {list(images.shape)} and labels {list(labels.shape)} do not match", where=str(folder))
-    return images[:, None], labels.astype(np.int64)
-
-
-def _cifar10(folder: Path, split: str) -> tuple[NDArray[np.uint8], Labels]:
-    stems = [f"data_batch_{part}" for part in range(1, 6)] if split == "train" else ["test_batch"]
-    parts = []
-    for stem in stems:
-        path = _one_of("cifar10", folder, (f"{stem}.bin", stem))
-        parts.append(formats.read_cifar_binary(path) if path.suffix else formats.read_cifar_pickle(path))
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
-
-
-def _cifar10_subset(folder: Path, split: str) -> tuple[NDArray[np.uint8], Labels]:
-    path = _one_of("cifar10-subset", folder, ("cifar10_subset_10k_2k.npz",))
-    arrays = formats.read_arrays(path)
-    x, y = arrays.get(f"x_{split}"), arrays.get(f"y_{split}")
-    if x is None or y is None or x.dtype != np.uint8 or x.shape[1:] != (3, 32, 32) or y.shape != x.shape[:1]:
-        raise ReadError(
-            "does not hold the subset", where=str(path), why=f"x_{split} uint8 [N, 3, 32, 32], y_{split} [N]"
-        )
-    return x, y.astype(np.int64)
-
-
-def _nmnist(folder: Path, split: str, count: int | None, steps: int, most: int) -> tuple[NDArray[np.uint8], Labels]:
-    """Frames uint8 [N, T, 2, 34, 34] (channel 1: on) and labels."""
-    listed = _listed(folder, split) if (folder / "events").is_dir() else _foldered(folder, split)
-    listed = listed[:count]
-    frames = np.empty((len(listed), steps, 2, NMNIST_SIDE, NMNIST_SIDE), np.uint8)
-    for index, (path, _) in enumerate(listed):
-        frames[index] = np.minimum(event_frames(path, steps), most)
-    return frames, np.array([label for _, label in listed], np.int64)
+def _recorded(
+    name: str, root: Path | None, split: str, count: int | None, shape: Sequence[int] | None, cut: Cut
+) -> Split:
+    folder = folder_of(name, root)
+    if name == "cifar10-dvs" and not (folder / CLASSES[name][0]).is_dir():
+        x, y = _frames(name, folder, split, cut.steps, cut.most)
+        return Split(name, split, x[:count], y[:count], False, CLASSES[name])
+    extent = (shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
+    listed = recordings(name, folder, split, CLASSES[name])[:count]
+    labels = np.array([one.label for one in listed], np.int64)
+    return Split(name, split, gathered(framed(name, listed, cut, extent)), labels, False, CLASSES[name])
 
 
 def _frames(name: str, folder: Path, split: str, steps: int, most: int) -> tuple[NDArray[np.uint8], Labels]:
     """Event counts uint8 [N, T, 2, H, W] that somebody has cut into frames already, clipped at ``most``, and labels."""
-    path = _one_of(name, folder, (f"{split}.npz",))
+    path = one_of(name, folder, (f"{split}.npz",))
     arrays = formats.read_arrays(path)
     x, y = arrays.get("x"), arrays.get("y")
     if x is None or y is None or x.dtype != np.uint8 or x.ndim != 5 or y.dtype.kind not in "iu" or len(x) != len(y):
@@ -281,32 +235,3 @@ def _frames(name: str, folder: Path, split: str, steps: int, most: int) -> tuple
     if x.shape[1] != steps:
         raise ReadError(f"its recordings are cut into {x.shape[1]} frames", where=str(path), why=f"steps are {steps}")
     return np.minimum(x, np.uint8(most)), y.astype(np.int64)
-
-
-def _foldered(folder: Path, split: str) -> list[tuple[Path, int]]:
-    """The official layout, Train/7/00015.bin, in the order of the file names, which mixes the classes."""
-    found = [(path, digit) for digit in range(10) for path in (folder / split.title() / str(digit)).glob("*.bin")]
-    if not found:
-        raise ReadError(f"{folder / split.title()} holds no recordings", where="nmnist", remedy=_SOURCES["nmnist"])
-    return sorted(found, key=lambda item: item[0].name)
-
-
-def _listed(folder: Path, split: str) -> list[tuple[Path, int]]:
-    """The 1,100-recording subset: events/ID.bs2, and a list of ids and classes."""
-    path = _one_of("nmnist", folder, ("train1K.txt" if split == "train" else "test100.txt",))
-    try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-        return [(folder / "events" / f"{int(row[0])}.bs2", int(row[1])) for row in rows]
-    except (OSError, ValueError, IndexError) as error:
-        raise ReadError("is no list of ids and classes", where=str(path), why=str(error)) from error
-
-
-def event_frames(path: Path, steps: int) -> NDArray[np.int64]:
-    """Event counts [T, 2, 34, 34] of a recording, cut into ``steps`` windows of equal time from 0 to its last event."""
-    x, y, polarity, time = formats.read_events(path)
-    if max(x.max(), y.max()) >= NMNIST_SIDE:
-        raise ReadError(f"an event at ({x.max()}, {y.max()}) is off the sensor", where=str(path), why="34 x 34 pixels")
-    window = time * steps // (time.max() + 1)
-    cell = ((window * 2 + polarity) * NMNIST_SIDE + y) * NMNIST_SIDE + x
-    cells = steps * 2 * NMNIST_SIDE**2
-    return np.bincount(cell, minlength=cells).reshape(steps, 2, NMNIST_SIDE, NMNIST_SIDE)

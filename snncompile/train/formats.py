@@ -45,16 +45,20 @@ def read_idx(path: Path, axes: int) -> Bytes:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def read_cifar_binary(path: Path) -> tuple[Bytes, Labels]:
-    """Images [N, 3, 32, 32] and labels of an official ``data_batch_1.bin``: records of 1 + 3072 bytes."""
+def read_cifar_binary(path: Path, classes: int = 10) -> tuple[Bytes, Labels]:
+    """Images [N, 3, 32, 32] and labels of an official ``data_batch_1.bin``: records of 1 + 3072 bytes.
+
+    With 100 classes, of CIFAR-100's ``train.bin``: the coarse label comes before the fine one, and is not used.
+    """
     body = _bytes(path)
-    record = 1 + 3 * 32 * 32
+    labels = 1 if classes == 10 else 2
+    record = labels + 3 * 32 * 32
     if not body.size or body.size % record:
         raise ReadError(
             f"{body.size} bytes are no whole number of records", where=str(path), why=f"{record} bytes each"
         )
     records = body.reshape(-1, record)
-    return records[:, 1:].reshape(-1, 3, 32, 32), _classes(path, records[:, 0], 10)
+    return records[:, labels:].reshape(-1, 3, 32, 32), _classes(path, records[:, labels - 1], classes)
 
 
 def read_events(path: Path) -> tuple[Labels, Labels, Labels, Labels]:
@@ -84,8 +88,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 # Official CIFAR-10 for Python: a pickle, of which only plain containers and one kind of array are admitted
 
 
-def read_cifar_pickle(path: Path) -> tuple[Bytes, Labels]:
-    """Images [N, 3, 32, 32] and labels of an official ``data_batch_1`` (Python version).
+def read_cifar_pickle(path: Path, classes: int = 10) -> tuple[Bytes, Labels]:
+    """Images [N, 3, 32, 32] and labels of an official ``data_batch_1`` (Python version), or CIFAR-100's ``train``.
 
     The pickle may build containers, texts, numbers and arrays of unsigned bytes. Nothing it names is imported or
     called: the three names that an array needs lead to stand-ins of ours, any other name is refused.
@@ -98,13 +102,14 @@ def read_cifar_pickle(path: Path) -> tuple[Bytes, Labels]:
     except Exception as error:  # a hostile pickle can raise anything while its opcodes are read
         raise ReadError("is no readable pickle", where=str(path), why=f"{type(error).__name__}: {error}") from error
     data = content.get(b"data") if isinstance(content, dict) else None
-    labels = content.get(b"labels") if isinstance(content, dict) else None
+    key = "labels" if classes == 10 else "fine_labels"
+    labels = content.get(key.encode()) if isinstance(content, dict) else None
     images = data.array if isinstance(data, _Array) else None
     if images is None or images.ndim != 2 or images.shape[1] != 3072 or not isinstance(labels, list):
-        raise ReadError("is no CIFAR-10 batch", where=str(path), why="data: bytes [N, 3072], labels: a list")
+        raise ReadError(f"is no CIFAR-{classes} batch", where=str(path), why=f"data: bytes [N, 3072], {key}: a list")
     if len(labels) != len(images) or not all(type(label) is int for label in labels):
         raise ReadError(f"has {len(images)} images and {len(labels)} labels", where=str(path))
-    return images.reshape(-1, 3, 32, 32), _classes(path, np.array(labels, dtype=object), 10)
+    return images.reshape(-1, 3, 32, 32), _classes(path, np.array(labels, dtype=object), classes)
 
 
 class _Array:
@@ -152,7 +157,7 @@ class _Admitting(pickle.Unpickler):
                 f"its pickle asks for {module}.{name}",
                 where=str(self.where),
                 why="a data set is bytes and numbers; nothing else is run",
-                remedy="use the binary version of CIFAR-10",
+                remedy="use the binary version",
             )
         return self.admitted[module, name]
 

@@ -11,15 +11,24 @@ from torch import Tensor
 
 from snncompile.errors import LoweringError, ReadError
 from snncompile.recipe import QuantiseSettings, Recipe, TrainingSettings
+from snncompile.recipe.methods import TetSettings
+from snncompile.run.trace import Array
 from snncompile.train import checkpoint
+from snncompile.train.course import Course, right
 from snncompile.train.data import Split
+from snncompile.train.encoders import EVALUATION, encoded
 from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.integers import Integers
-from snncompile.train.loop import Course, Log, Outcome, already, follow, resume_path, set_threads
+from snncompile.train.loop import Log, Options, Outcome, already, follow, resume_path, set_threads
+from snncompile.train.losses import sdt_loss, tet_loss
 
 
 class IntegerCourse(Course):
-    """A training in integers between two epochs. ``start``: the quantised network that it begins with."""
+    """A training in integers between two epochs. ``start``: the quantised network that it begins with.
+
+    Whatever method trained the reals, the gradient here goes back through the target's arithmetic in time. The loss is
+    TET's where the recipe says so, else the cross entropy of the mean output.
+    """
 
     network: IntegerNetwork
 
@@ -34,8 +43,29 @@ class IntegerCourse(Course):
         """The recipe's, with the epochs and the rate of its table ``quantise``."""
         own = self.settings
         return replace(
-            self.recipe.training, epochs=own.epochs, learning_rate=own.learning_rate, evaluate_every=own.epochs
+            self.recipe.training,
+            epochs=own.epochs,
+            learning_rate=own.learning_rate,
+            evaluate_every=own.epochs,
+            optimiser="adam",
+            momentum=0.0,
+            weight_decay=0.0,
+            schedule="cosine",
+            milestones=(),
+            warm_up=0,
+            average=0.0,  # the mean of integers is none
+            precision="float32",
         )
+
+    def step(self, x: Tensor, labels: Tensor) -> tuple[float, int]:
+        outputs, own = self.network(x), self.recipe.settings
+        tet = own if isinstance(own, TetSettings) else None
+        loss = tet_loss(outputs, labels, tet.mix, tet.phi) if tet else sdt_loss(outputs, labels)
+        self.descend(loss)
+        return float(loss.detach()), right(outputs.mean(dim=1), labels)
+
+    def shown(self, x: Array, indices: Array, epoch: int | None) -> Array:
+        return encoded(self.recipe, x, indices=indices, epoch=EVALUATION if epoch is None else epoch + 1)
 
     @property
     def samples(self) -> int:
@@ -85,7 +115,7 @@ def train_in_integers(
         start = Integers.from_plain(content.get("integers"), str(resume_path(out)))
     if start is None:
         raise ReadError("no such file", where=str(resume_path(out)), remedy="start without --resume")
-    return follow(IntegerCourse(recipe, start), data_root, out, resume=resume, force=force, log=log)
+    return follow(IntegerCourse(recipe, start), data_root, out, Options(resume, force), log)
 
 
 def in_force(recipe: Recipe, target: str | None) -> Recipe:

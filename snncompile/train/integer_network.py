@@ -64,7 +64,7 @@ class IntegerNetwork(nn.Module):
         self.lines = connections(graph)
         self.arriving = {name: [line for line in self.lines if line.target == name] for name in graph.nodes}
         self.own = {name: _parameters(graph.nodes[name], machine, name) for name in graph.names(Neuron)}
-        self.extent = extent
+        self.extent, self._forgets = extent, machine.forgets
         self._synapses, self._biases = nn.ModuleList(), nn.ModuleList()
         self.synapses: dict[str, Synapse] = {}
         self.biases: dict[str, Bias] = {}
@@ -270,7 +270,7 @@ class IntegerNetwork(nn.Module):
                 self._read_out(name, torch.stack(steps[name]), biases[name], played)
 
     def _read_out(self, name: str, x: Tensor, bias: Tensor, played: Played) -> None:
-        """``a[t] = saturate(a[t-1] + overflow(2^F x[t]) + bias)``, and what every step adds, in real units."""
+        """``a[t] = saturate(decay(a[t-1]) + overflow(2^F x[t]) + bias)``, and what every step adds, in real units."""
         op, sheet = self.structure.nodes[name], self.target
         assert isinstance(op, Readout)
         scale = 2.0**sheet.potential.fraction_bits
@@ -278,11 +278,23 @@ class IntegerNetwork(nn.Module):
             held = torch.zeros(x.shape[1:], dtype=torch.float64)
             sums = []
             for step in x.detach().double():
-                held = held + leave(step * scale, sheet.current.bits, sheet.current.overflow) + bias.double()
+                held = (
+                    self._kept(name, held)
+                    + leave(step * scale, sheet.current.bits, sheet.current.overflow)
+                    + bias.double()
+                )
                 held = leave(held, sheet.potential.bits, "saturate")
                 sums.append(held)
         played.potentials[name] = torch.stack(sums)
         played.outputs[name] = (x + bias / scale).to(torch.float32) * op.unit
+
+    def _kept(self, name: str, sums: Tensor) -> Tensor:
+        """``fixed.decay`` of a read-out's sums."""
+        lost, whole = int(self._forgets[name]), 2**self.target.decay.bits
+        if not lost:
+            return sums
+        products = sums * (whole - lost) / whole
+        return torch.floor(products) if self.target.decay.rounding != "toward-zero" else torch.trunc(products)
 
     # What training may not do
 

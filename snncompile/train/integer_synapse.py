@@ -96,6 +96,9 @@ class Synapse(nn.Module):
         if isinstance(op, Scale):
             return x.reshape(-1, *self.source) * weight
         x = self._summed(x.reshape(-1, *self.source))
+        source = self.source[1:]
+        if isinstance(op, Conv) and op.spread:
+            x, source = _apart(x, op.spread), tuple(n * step for n, step in zip(source, op.spread, strict=True))
         if isinstance(op, Dense):
             return x.flatten(1) @ weight.flatten(1).T
         stride = [step // block for step, block in zip(op.stride, self.blocks, strict=True)]
@@ -104,9 +107,7 @@ class Synapse(nn.Module):
         y: Tensor = convolve(x, weight, None, stride, padding, op.dilation, op.groups)
         kept = tuple(
             slice((size + 2 * pad - (d * (taps - 1) + 1)) // step + 1)  # blocks at the rim may make one more
-            for size, pad, d, taps, step in zip(
-                self.source[1:], op.padding, op.dilation, self.shape[2:], op.stride, strict=True
-            )
+            for size, pad, d, taps, step in zip(source, op.padding, op.dilation, self.shape[2:], op.stride, strict=True)
         )
         return y[(slice(None), slice(None), *kept)]
 
@@ -126,6 +127,8 @@ def _blocks(op: SynapseOp, weight: Integers, source: Shape) -> tuple[int, ...]:
     """The largest blocks, axis by axis, in which all weights are the same and which the geometry keeps whole."""
     if isinstance(op, Scale) or (isinstance(op, Dense) and len(source) == 1):
         return ()
+    if isinstance(op, Conv) and op.spread:
+        return (1,) * len(op.spread)
     spread = weight.reshape(len(weight), *source) if isinstance(op, Dense) else weight
     found: list[int] = []
     for axis, size in enumerate(spread.shape[2:]):
@@ -142,6 +145,16 @@ def _blocks(op: SynapseOp, weight: Integers, source: Shape) -> tuple[int, ...]:
         else:
             found.append(1)
     return tuple(found)
+
+
+def _apart(x: Tensor, spread: tuple[int, ...]) -> Tensor:
+    """``linear.spread_out``, with a gradient."""
+    for axis, step in enumerate(spread):
+        x = torch.cat(
+            [x.unsqueeze(3 + axis), x.new_zeros(*x.shape[: 3 + axis], step - 1, *x.shape[3 + axis :])], 3 + axis
+        )
+        x = x.flatten(2 + axis, 3 + axis)
+    return x
 
 
 def _first_of_blocks(weight: Integers, blocks: tuple[int, ...]) -> Integers:

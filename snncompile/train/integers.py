@@ -44,7 +44,7 @@ class Integers:
         """As a torch network, with the surrogate of the recipe."""
         neuron = recipe.neuron
         return IntegerNetwork(
-            self.graph, self.target, recipe.tet.steps, width=neuron.surrogate_width, detach=neuron.detach_reset
+            self.graph, self.target, recipe.steps, width=neuron.surrogate_width, detach=neuron.detach_reset
         )
 
     def demand(self, target: Target, where: str) -> None:
@@ -73,7 +73,7 @@ class Integers:
 
     def to_plain(self, recipe: Recipe) -> dict[str, object]:
         """Plain values and tensors: the program, its arrays, and the sheet word for word with its SHA-256."""
-        plain, arrays = to_json(Program(self.graph, "fixed", self.target.name, recipe.tet.steps))
+        plain, arrays = to_json(Program(self.graph, "fixed", self.target.name, recipe.steps))
         return {
             "target": self.target.name,
             "sheet": self.sheet,

@@ -1,107 +1,79 @@
 """The training loop: seeds, epochs, checkpoints, and how to go on after an interruption.
 
-Nothing random is carried from step to step: the order of an epoch is a function of (seed, epoch), and the learning
-rate one of the step. So a resumed training gives the very bits of an uninterrupted one, on the same machine with the
-same number of threads.
+Nothing random is carried from step to step: the order of an epoch is a function of (seed, epoch), what is drawn for a
+sample one of (seed, epoch, sample), and the learning rate one of the step. So a resumed training gives the very bits of
+an uninterrupted one, on the same machine with the same number of threads.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snncompile.errors import ReadError, SheetError
 from snncompile.recipe import Recipe, TrainingSettings
-from snncompile.train import checkpoint
+from snncompile.run.trace import Array
+from snncompile.train.averages import Average
+from snncompile.train.batches import Ahead
+from snncompile.train.course import Course, Trainee
+from snncompile.train.curves import Curves
 from snncompile.train.data import Split, load_for
-from snncompile.train.networks import Network
+from snncompile.train.methods import course_of, has_teacher, teacher_of
+from snncompile.train.places import fetch
+from snncompile.train.processes import Processes
 from snncompile.train.progress import Progress
-from snncompile.train.tet import tet_loss
+from snncompile.train.resuming import (
+    Log,
+    Outcome,
+    already,
+    make_room,
+    refuse_overwriting,
+    restore,
+    resume_path,
+    save,
+)
+
+__all__ = [
+    "Log",
+    "Options",
+    "Outcome",
+    "accuracy",
+    "already",
+    "follow",
+    "resume_path",
+    "set_threads",
+    "train",
+    "train_with",
+]
 
 THREADS_VARIABLE = "SNNCOMPILE_THREADS"
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What ``train`` did: where the checkpoint is, whether all epochs are done, and the last measurements."""
+class Options:
+    """How a training is run, which changes nothing of what it is."""
 
-    path: Path
-    finished: bool
-    metrics: dict[str, Any]
-
-
-class Trainee(Protocol):
-    """A network as the loop sees it: ``Network``, or the one in a machine's integers."""
-
-    training: bool
-
-    def __call__(self, x: Tensor) -> Tensor: ...
-    def predict(self, x: Tensor) -> Tensor: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def train(self, mode: bool = True) -> Any: ...
-    def eval(self) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, weights: Mapping[str, Any]) -> Any: ...
-
-
-class Course:
-    """A training in reals between two epochs; ``history`` has a record of each that is done."""
-
-    network: Trainee
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.history: list[dict[str, Any]] = []
-        torch.manual_seed(recipe.training.seed)
-        self.network = self.build()
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.training.learning_rate)
-
-    @property
-    def epoch(self) -> int:
-        """How many epochs are done."""
-        return len(self.history)
-
-    @property
-    def training(self) -> TrainingSettings:
-        """The settings in force."""
-        return self.recipe.training
-
-    @property
-    def samples(self) -> int:
-        """How many samples make an epoch; 0: all there are."""
-        return 0
-
-    def build(self) -> Trainee:
-        """The network before the first step."""
-        return Network(self.recipe)
-
-    def after_step(self) -> None:
-        """Called after every step of the optimiser."""
-
-    def check_weights(self, where: str, weights: Mapping[str, object]) -> None:
-        """Refuse weights of another network. Raises ReadError."""
-        checkpoint.check_weights(where, self.recipe, weights)
-
-    def extra(self) -> dict[str, object]:
-        """What a resume file holds beside recipe, weights, optimiser and history."""
-        return {}
-
-    def save(self, out: Path, split: Split) -> None:
-        """Write the checkpoint."""
-        assert isinstance(self.network, Network)
-        checkpoint.save_checkpoint(out, self.network, self.history[-1], split)
+    resume: bool = False
+    force: bool = False
+    device: str = "cpu"
+    """``cpu``, ``cuda``, or ``auto``: an accelerator where there is one."""
+    curves: Path | None = None
+    """A folder for TensorBoard."""
+    download: bool = False
+    """Whether a data set that is not there is fetched."""
 
 
 def _to_stderr(line: str) -> None:
@@ -126,63 +98,89 @@ def train(
         ReadError: data that cannot be read; ``out`` exists and neither ``resume`` nor ``force`` is given; a resume file
             of another recipe; a loss that is no longer a number.
     """
+    return train_with(recipe, data_root, out, Options(resume, force), log)
+
+
+def train_with(recipe: Recipe, data_root: Path | None, out: Path, options: Options, log: Log) -> Outcome:
+    """``train`` with everything that can be said of how it is run."""
     set_threads()
-    if resume and (done := already(recipe, out, log)):
+    if options.resume and (done := already(recipe, out, log)):
         return done
-    return follow(Course(recipe), data_root, out, resume=resume, force=force, log=log)
+    refuse_overwriting(out, options.resume, options.force)
+
+    def teach(teacher: Recipe, path: Path) -> bool:
+        again = not options.force and (path.is_file() or resume_path(path).is_file())
+        log(f"{recipe.name}: its teacher {teacher.name} first, in {path}")
+        return train_with(teacher, data_root, path, replace(options, resume=again, curves=None), log).finished
+
+    weights = teacher_of(recipe, out, teach)
+    if weights is None and has_teacher(recipe):
+        return Outcome(out, False, {})
+    return follow(course_of(recipe, weights), data_root, out, options, log)
 
 
-def already(recipe: Recipe, out: Path, log: Log) -> Outcome | None:
-    """The outcome of a training that has nothing left to resume; None where there is something to do."""
-    if resume_path(out).is_file() or not out.is_file():
-        return None
-    found = checkpoint.load_checkpoint(out)
-    if not found.metrics.get("finished") or found.recipe != recipe:
-        return None
-    log(f"{out} is finished: nothing to resume")
-    return Outcome(out, True, found.metrics)
-
-
-def follow(course: Course, data_root: Path | None, out: Path, *, resume: bool, force: bool, log: Log) -> Outcome:
+def follow(course: Course, data_root: Path | None, out: Path, options: Options, log: Log) -> Outcome:
     """Train to the end of a course, from its resume file where ``resume`` says so."""
-    refuse_overwriting(out, resume, force)
-    _make_room(out)
-    recipe, epochs = course.recipe, course.training.epochs
-    split, test = load_for(recipe, "train", data_root), load_for(recipe, "test", data_root)
-    _check_classes(recipe, split, test)
-    if resume:
-        _restore(course, out)
-    else:
+    refuse_overwriting(out, options.resume, options.force)
+    make_room(out)
+    course.settle(Processes.joined(options.device))
+    if course.training.batch < 2 * course.processes.count:
+        why = f"{course.processes.count} processes share a batch, and batch norm needs two samples in each"
+        raise SheetError(f"{course.training.batch} samples", where=f"{course.recipe.name}, training.batch", why=why)
+    log = log if course.processes.first else _nowhere
+    if options.download and course.processes.first:
+        fetch(course.recipe.data.name, data_root)
+    course.processes.wait()
+    average = Average(course.training.average, course.network)
+    data = _Data(course, data_root)
+    if options.resume:
+        restore(course, average, out)
+    elif course.processes.first:
         resume_path(out).unlink(missing_ok=True)  # of the training that ``force`` gives up
+    course.processes.wait()
     saved = course.epoch
-    samples = min(course.samples or len(split), len(split))
-    log(f"{recipe.name}: {samples} training samples, {_parameters(course.network)} parameters, {_threads()}")
+    samples = min(course.samples or len(data.train), len(data.train))
+    log(f"{course.recipe.name}: {samples} training samples, {_parameters(course.network)} parameters, {_where(course)}")
     try:
-        if course.epoch == epochs:  # a crash came between the last resume file and its checkpoint
-            _save(course, out, split)
-        while course.epoch < epochs:
-            _epoch(course, split, test)
-            _save(course, out, split)
-            saved = course.epoch
-            log(_line(course.history[-1], epochs))
+        with Curves.at(options.curves if course.processes.first else None) as curves, _interruptible():
+            if course.epoch == course.total_epochs:  # a crash came between the last resume file and its checkpoint
+                _save(course, average, out, data)
+            while course.epoch < course.total_epochs:
+                course.begin_epoch(course.epoch)
+                data.settle()
+                _epoch(course, average, data)
+                _save(course, average, out, data)
+                saved = course.epoch
+                curves.add(course.history[-1])
+                log(_line(course.history[-1], course.total_epochs))
     except KeyboardInterrupt:
         log(_interrupted(saved, out))
         return Outcome(out, False, course.history[saved - 1] if saved else {})
-    resume_path(out).unlink(missing_ok=True)
+    if course.processes.first:
+        resume_path(out).unlink(missing_ok=True)
     return Outcome(out, True, course.history[-1])
 
 
 @torch.no_grad()
-def accuracy(network: Trainee, split: Split, batch: int = 256) -> float:
-    """The share of samples whose label is the largest mean output, in eval mode."""
+def accuracy(network: Trainee, split: Split, batch: int = 256, course: Course | None = None) -> float:
+    """The share of samples whose label is the largest mean output, in eval mode.
+
+    Each of several processes measures its part of the samples.
+    """
     assert split.y is not None, "accuracy needs labels"
     training, right = network.training, 0
+    processes = course.processes if course else Processes()
     network.eval()
     for start in range(0, len(split), batch):
-        answer = network.predict(_floats(split.x[start : start + batch])).argmax(dim=1).numpy()
-        right += int((answer == split.y[start : start + batch]).sum())
+        chosen = processes.part(np.arange(start, min(start + batch, len(split))))
+        if not len(chosen):
+            continue
+        x = split.batch(chosen)
+        x = course.shown(x, chosen, None) if course else x
+        answer = network.predict(_floats(x).to(processes.device)).argmax(dim=1).cpu().numpy()
+        right += int((answer == split.y[chosen]).sum())
     network.train(training)
-    return right / len(split)
+    return processes.sums([right])[0] / len(split)
 
 
 def set_threads() -> None:
@@ -197,62 +195,73 @@ def set_threads() -> None:
 # One epoch
 
 
-def _epoch(course: Course, split: Split, test: Split) -> None:
-    recipe, network, settings = course.recipe, course.network, course.training
-    batches = _batches(settings, len(split), course.epoch, course.samples)
-    total = settings.epochs * len(batches)
-    later = total - (course.epoch + 1) * len(batches)
-    start, losses, right = time.monotonic(), 0.0, 0
-    network.train()
-    with Progress(len(batches), later) as progress:
-        for index, chosen in enumerate(batches):
+class _Data:
+    """Both splits, cut into the steps of the epoch that has begun."""
+
+    def __init__(self, course: Course, root: Path | None) -> None:
+        self.course, self.root = course, root
+        self._load()
+
+    def _load(self) -> None:
+        self.steps = self.course.steps
+        self.train, self.test = (
+            load_for(self.course.recipe, name, self.root, self.steps) for name in ("train", "test")
+        )
+        _check_classes(self.course.recipe, self.train, self.test)
+
+    def settle(self) -> None:
+        """Cut recordings anew where a method has gone on to another number of steps."""
+        if self.course.steps != self.steps:
+            self._load()
+
+
+def _epoch(course: Course, average: Average, data: _Data) -> None:
+    settings, epoch, processes = course.training, course.epoch, course.processes
+    batches = batches_of(settings, len(data.train), epoch, course.samples)
+    assert data.train.y is not None, "training data have labels"
+    start, losses, right = time.monotonic(), 0.0, 0.0
+    course.network.train()
+    own = [processes.part(chosen) for chosen in batches]
+    later = (course.total_epochs - epoch - 1) * len(batches)
+    with Progress(len(batches), later) as progress, Ahead(data.train, own, epoch) as shown:
+        for index, x in enumerate(shown):
+            chosen = processes.part(batches[index])
             for group in course.optimiser.param_groups:
-                group["lr"] = learning_rate(settings, course.epoch * len(batches) + index, total)
-            loss, hits = _step(course, split, chosen)
+                group["lr"] = course.learning_rate(index, len(batches))
+            labels = torch.from_numpy(data.train.y[chosen]).to(processes.device)
+            x = course.shown(x, chosen, epoch)
+            loss, hits = course.step(_floats(x).to(processes.device), labels)
+            course.after_step()
+            average.update(course.network)
             if not math.isfinite(loss):
                 remedy = "lower the learning rate"
-                raise ReadError(f"the loss is {loss} in epoch {course.epoch + 1}", where=recipe.name, remedy=remedy)
+                raise ReadError(f"the loss is {loss} in epoch {epoch + 1}", where=course.recipe.name, remedy=remedy)
             losses += loss * len(chosen)
             right += hits
-            progress.update(index + 1, f"epoch {course.epoch + 1}/{settings.epochs}, loss {loss:.4f}")
-    seconds, epoch, samples = time.monotonic() - start, course.epoch + 1, sum(map(len, batches))
+            progress.update(index + 1, f"epoch {epoch + 1}/{course.total_epochs}, loss {loss:.4f}")
+    processes.average(course.network.buffers())
+    processes.average(average.averaged.values())
+    seconds, samples = time.monotonic() - start, sum(map(len, batches))
+    losses, right = processes.sums([losses, right])
     measured: dict[str, Any] = {
-        "epoch": epoch,
-        "epochs": settings.epochs,
-        "finished": epoch == settings.epochs,
+        "epoch": epoch + 1,
+        "epochs": course.total_epochs,
+        "finished": epoch + 1 == course.total_epochs,
         "loss": losses / samples,
         "train_accuracy": right / samples,
+        "learning_rate": course.learning_rate(len(batches) - 1, len(batches)),
         "seconds": round(seconds, 3),
         "samples_per_second": round(samples / seconds, 1),
+        **course.metrics(),
     }
-    if measured["finished"] or epoch % settings.evaluate_every == 0:
-        measured |= {"test_accuracy": accuracy(network, test), "test_samples": len(test)}
+    if measured["finished"] or (epoch + 1) % settings.evaluate_every == 0:
+        with average.in_force(course.network):
+            measured |= {"test_accuracy": accuracy(course.network, data.test, course=course)}
+        measured |= {"test_samples": len(data.test)}
     course.history.append(measured)
 
 
-def _step(course: Course, split: Split, chosen: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[float, int]:
-    """One step of the optimiser; the loss of the batch and how many of it were right."""
-    tet = course.recipe.tet
-    assert split.y is not None, "training data have labels"
-    labels = torch.from_numpy(split.y[chosen])
-    outputs = course.network(_floats(split.x[chosen]))
-    loss = tet_loss(outputs, labels, tet.mix, tet.phi)
-    course.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    course.optimiser.step()
-    course.after_step()
-    return float(loss.detach()), int((outputs.detach().mean(dim=1).argmax(dim=1) == labels).sum())
-
-
-def learning_rate(settings: TrainingSettings, step: int, total: int) -> float:
-    """Constant, or ``rate (1 + cos(pi step / total)) / 2``: a cosine that ends at 0."""
-    rate = settings.learning_rate
-    return rate if settings.schedule == "constant" else rate * 0.5 * (1.0 + math.cos(math.pi * step / total))
-
-
-def _batches(
-    settings: TrainingSettings, samples: int, epoch: int, part: int
-) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+def batches_of(settings: TrainingSettings, samples: int, epoch: int, part: int) -> list[Array]:
     """The samples of an epoch (``part`` of them, 0: all), shuffled by (seed, epoch), in even batches: no small last one
     for batch norm.
     """
@@ -261,84 +270,14 @@ def _batches(
     return np.array_split(order, math.ceil(len(order) / settings.batch))
 
 
-def _floats(x: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+def _floats(x: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x)).to(torch.float32)
 
 
-# Starting, saving, going on
-
-
-def _restore(course: Course, out: Path) -> None:
-    """Bring a course to where its resume file says it is."""
-    path = resume_path(out)
-    where = str(path)
-    content = checkpoint.read(path, checkpoint.RESUME_FORMAT)
-    for name, kind in (("recipe", dict), ("weights", dict), ("optimiser", dict), ("history", list)):
-        if not isinstance(content.get(name), kind):
-            raise ReadError(f"lacks {name!r}", where=where, remedy="train again with --force")
-    if Recipe.from_dict(content["recipe"], where) != course.recipe:
-        remedy = "resume with the recipe it was started with, or start again with --force"
-        raise ReadError("belongs to another recipe", where=where, remedy=remedy)
-    course.check_weights(where, content["weights"])
-    course.network.load_state_dict(content["weights"])
-    try:
-        course.optimiser.load_state_dict(content["optimiser"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReadError("its optimiser state is damaged", where=where, why=str(error)) from error
-    course.history = content["history"]
-    records = all(isinstance(record, dict) for record in course.history)
-    if not records or not 1 <= course.epoch <= course.training.epochs:
-        raise ReadError("its history is damaged", where=where, remedy="train again with --force")
-
-
-def _save(course: Course, out: Path, split: Split) -> None:
-    """The resume file first: it holds all that is needed, so a crash between the files loses nothing."""
-    checkpoint.write(
-        resume_path(out),
-        {
-            "format": checkpoint.RESUME_FORMAT,
-            "version": checkpoint.VERSION,
-            "recipe": course.recipe.to_dict(),
-            "weights": course.network.state_dict(),
-            "optimiser": course.optimiser.state_dict(),
-            "history": course.history,
-            **course.extra(),
-        },
-    )
-    course.save(out, split)
-    metrics = out.with_name(f"{out.name}.metrics.jsonl")
-    beside = metrics.with_name(f".{metrics.name}.{os.getpid()}")
-    beside.write_text("".join(json.dumps(record) + "\n" for record in course.history), encoding="utf-8")
-    os.replace(beside, metrics)
-
-
-def resume_path(out: Path) -> Path:
-    """Where an unfinished training of ``out`` is kept."""
-    return out.with_name(f"{out.name}.resume")
-
-
-def refuse_overwriting(out: Path, resume: bool, force: bool) -> None:
-    """Raise ReadError where ``out`` is something that the options do not give up."""
-    if out.is_dir():
-        raise ReadError("is a folder", where=str(out), remedy="name a file, as in -o ckpt.pt")
-    if resume:
-        return
-    if resume_path(out).is_file() and not force:
-        raise ReadError(
-            "holds an unfinished training", where=str(out), remedy="go on with --resume, or --force a new one"
-        )
-    if out.exists() and not force:
-        raise ReadError("exists", where=str(out), remedy="name another file, or --force a new training")
-
-
-def _make_room(out: Path) -> None:
-    """The folder of ``out``, checked before the training and not after its first epoch."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReadError("no folder can be made", where=str(out.parent), why=str(error)) from error
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise ReadError("cannot be written to", where=str(out.parent), remedy="name another folder with -o")
+def _save(course: Course, average: Average, out: Path, data: _Data) -> None:
+    if course.processes.first:
+        save(course, average, out, data.train)
+    course.processes.wait()
 
 
 def _check_classes(recipe: Recipe, *splits: Split) -> None:
@@ -351,7 +290,28 @@ def _check_classes(recipe: Recipe, *splits: Split) -> None:
             )
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Takes a polite request to stop (SIGTERM, which launchers and queues send) for Ctrl-C."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 # What is said
+
+
+def _nowhere(line: str) -> None:
+    """The first process speaks for all."""
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
@@ -372,6 +332,7 @@ def _parameters(network: Trainee) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _threads() -> str:
-    count = torch.get_num_threads()
-    return f"{count} thread" if count == 1 else f"{count} threads"
+def _where(course: Course) -> str:
+    count, processes = torch.get_num_threads(), course.processes
+    place = ("1 thread" if count == 1 else f"{count} threads") if processes.device.type == "cpu" else "one accelerator"
+    return place if processes.count == 1 else f"{processes.count} processes, {place} each"

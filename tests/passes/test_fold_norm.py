@@ -11,7 +11,7 @@ from hypothesis import given
 from torch import nn
 
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Norm, Output
+from snncompile.ir.ops import Conv, Dense, Input, Neuron, Norm, Output, Pool, Scale
 from snncompile.ir.shapes import shapes
 from snncompile.ir.text import same, to_text
 from snncompile.passes.fold_norm import fold_norm
@@ -116,25 +116,64 @@ def test_a_sum_of_two_weights_is_folded_with_one_shift() -> None:
     assert first_divergence(reference.run(graph, x), reference.run(folded, x), graph.order) is None
 
 
+def same_potentials(graph: Graph, folded: Graph) -> bool:
+    x = {"x": np.random.default_rng(0).integers(-8, 9, (3, 5, *graph.nodes["x"].shape)) / 8}
+    before, after = reference.run(graph, x), reference.run(folded, x)
+    close = all(np.allclose(after.potentials[name], before.potentials[name], atol=1e-12) for name in before.potentials)
+    return close and first_divergence(before, after, graph.order) is None
+
+
 @pytest.mark.parametrize(
-    ("edges", "reason"),
+    ("edges", "factors"),
     [
-        ([Edge("fc", "n2")], "the weights of fc have another consumer, n2"),
-        ([Edge("x", "norm")], "it reads x (Input), which has no weights to fold into"),
-        ([Edge("fc", "norm")], "fc arrives twice"),
+        ([Edge("fc", "n2"), Edge("x", "fc2"), Edge("fc2", "norm")], ["norm_of_fc"]),  # another reader of the weights
+        ([Edge("x", "norm")], ["norm_of_x"]),
+        ([Edge("x", "norm", 2)], ["norm_of_x"]),
+        ([Edge("fc", "norm")], []),  # twice: nothing is its own, the norm becomes weights
     ],
 )
-def test_it_declines_with_a_reason(edges: list[Edge], reason: str) -> None:
+def test_what_has_no_weights_of_its_own_gets_a_factor(edges: list[Edge], factors: list[str]) -> None:
     graph = small()
-    graph = graph.edit({"n2": Neuron((2,))}, [*graph.edges, *edges])
-    passed = fold_norm(graph)
-    assert same(passed.graph, graph)
-    assert passed.notes == (f"norm (Norm) stays: {reason}",)
+    more = {"n2": Neuron((2,)), "fc2": Dense([[1.0, 0.5], [0.25, 1.0]])}
+    graph = graph.edit(
+        {name: op for name, op in more.items() if name in {e.source for e in edges} | {e.target for e in edges}}
+    )
+    graph = graph.edit({}, [*graph.edges, *edges])
+    folded = fold_norm(graph).graph
+    assert not folded.names(Norm)
+    assert [name for name in folded.nodes if name not in graph.nodes] == factors
+    assert all(isinstance(folded.nodes[name], Scale) for name in factors)
+    assert same_potentials(graph, folded)
 
 
-def test_it_declines_behind_a_delay() -> None:
+def test_behind_a_delay_it_becomes_weights() -> None:
     """Before the first step nothing arrives, and the norm of nothing is its shift; folded it would be nothing."""
     graph = small(delay=1)
     passed = fold_norm(graph)
+    assert passed.notes == ("norm (Norm) becomes one-to-one weights: nothing before it has weights of its own",)
+    assert np.array_equal(passed.graph.nodes["norm"].weight, [[0.5, 0.0], [0.0, 4.0]])
+    assert same_potentials(graph, passed.graph)
+
+
+def test_behind_a_pool_it_becomes_a_kernel_of_one_place() -> None:
+    norm = Norm([1.0, 2.0], [4.0, 0.25], [1.0, 2.0], [0.5, 0.25], 0.0)
+    nodes = {
+        "x": Input((2, 4, 4)),
+        "pool": Pool("mean", (2, 2), (2, 2)),
+        "norm": norm,
+        "n": Neuron((2, 2, 2)),
+        "out": Output(),
+    }
+    graph = Graph(nodes, [Edge("x", "pool"), Edge("pool", "norm"), Edge("norm", "n"), Edge("n", "out")])
+    folded = fold_norm(graph).graph
+    assert folded.nodes["norm"].weight.shape == (2, 1, 1, 1)
+    assert same_potentials(graph, folded)
+
+
+def test_it_declines_a_matrix_that_is_too_large() -> None:
+    ones = np.ones(5000)
+    nodes = {"x": Input((5000,)), "norm": Norm(ones, ones, ones, ones), "n": Neuron((5000,)), "out": Output()}
+    graph = Graph(nodes, [Edge("x", "norm"), Edge("norm", "n"), Edge("n", "out")])
+    passed = fold_norm(graph)
     assert same(passed.graph, graph)
-    assert "has a delay" in passed.notes[0]
+    assert "5000 features are a matrix too large" in passed.notes[0]

@@ -122,7 +122,7 @@ MAX = Pool("max", (2,), (2,), (0,))
         (chain(MAX, Neuron((2, 1)), shape=(2, 2), signal=Analog()), r"op0 \(Pool\): a maximum of anything but"),
         (chain(MAX, Neuron((2, 1)), shape=(2, 2), signal=Count(2)), r"op0 \(Pool\): a maximum of anything but"),
         (chain(Norm(0.0, 1.0, 1.0, 0.0), Neuron((2,))), r"op0 \(Norm\): a norm that is not folded"),
-        (chain(EYE, Readout((2,), "last", decay=0.0)), r"the read-out 'last' needs a decay"),
+        (chain(EYE, Readout((2,), "last", decay=0.0)), r"the read-out 'last' needs an accumulator"),
         (chain(Dense(np.eye(2), [1.0, 2.0]), Neuron((2,))), r"op0 \(Dense\): its bias is not constant"),
         (chain(EYE), r"out \(Output\): reads a signal that no population holds"),
     ],

@@ -53,7 +53,10 @@ def network(source: Random, target: Target, *, loops: bool = False) -> Case:
         weight = draw.numbers.integers(-9, 10, (3, prod(draw.shapes[names[-1]])))
         last = draw.add("out_dense", Dense(FixedPoint(weight)), names[-1])
         bias = FixedPoint(draw.numbers.integers(-5, 6, draw.pick((), (3,))))
-        draw.add("out", Readout((3,), "sum", bias, phase=draw.pick(0, 1) if loops else 0), last)
+        forgets = draw.pick(0, 0, 1, 1 << target.decay.bits - 2, 3 << target.decay.bits - 3)
+        kept = 1.0 - forgets / (1 << target.decay.bits)
+        kind = "sum" if kept == 1.0 else "weighted"
+        draw.add("out", Readout((3,), kind, bias, kept, phase=draw.pick(0, 1) if loops else 0), last)
     draw.add("end", Output(), names[-1])
     return draw.case(stimulus)
 
@@ -137,6 +140,7 @@ def _conv(draw: Drawing, shape: Shape, features: int) -> Conv:
         None,
         *(tuple(draw.pick(*choices) for _ in range(axes)) for choices in ((1, 1, 2), (1, 0, 2), (1, 1, 2))),
         groups,
+        tuple(draw.pick(1, 2) for _ in range(axes)) if draw.maybe(4) else (),
     )
 
 

@@ -127,7 +127,7 @@ class Single:
         for tap in np.ndindex(*weight.shape[1:]):  # a kernel with one tap gives this tap's products, without a sum
             single = np.zeros_like(weight)
             single[(slice(None), *tap)] = weight[(slice(None), *tap)]
-            parts.append(conv(x, single, op.stride, op.padding, op.dilation, op.groups).astype(F))
+            parts.append(conv(x, single, op.stride, op.padding, op.dilation, op.groups, op.spread).astype(F))
         return self.total(np.stack(parts, axis=-1))
 
     def cells(self, op: Pool, x: Array) -> Any:

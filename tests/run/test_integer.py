@@ -215,7 +215,7 @@ def test_reals_are_no_integers() -> None:
         (Neuron((1,), bias=np.inf), "its bias is no integer"),
         (Neuron((1,), gain=2.0), "gain, amplitude and rest must be folded first"),
         (Neuron((1,), amplitude=0.5), "gain, amplitude and rest must be folded first"),
-        (Readout((1,), "weighted", decay=0.5), "only sums and means are integers"),
+        (Readout((1,), "weighted", decay=0.95), "its decay is no integer"),
     ],
 )
 def test_populations_off_the_grid_are_named(op: Neuron | Readout, what: str) -> None:

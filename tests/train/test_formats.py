@@ -14,7 +14,9 @@ import pytest
 
 from snncompile.errors import ReadError
 from snncompile.train import formats
-from snncompile.train.data import event_frames, load
+from snncompile.train.data import load
+from snncompile.train.frames import Cut
+from snncompile.train.recordings import read_nmnist
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
 IDX_IMAGES = struct.pack(">IIII", 2051, 3, 28, 28) + IMAGES.tobytes()
@@ -172,11 +174,14 @@ def test_events(tmp_path: Path) -> None:
     x, y, polarity, time = formats.read_events(path)
     assert (x.tolist(), y.tolist(), polarity.tolist()) == ([1, 33, 1, 7], [2, 0, 2, 8], [0, 1, 0, 1])
     assert time.tolist() == [5, 70_000, 6, 299_999]
-    frames = event_frames(path, 3)  # windows of 100 ms
+    frames = Cut(3, 9).counts(read_nmnist(path), 34, (34, 34), path)  # windows of 100 ms
     assert frames.sum() == 4
     assert frames[0, 0, 2, 1] == 2
     assert frames[0, 1, 0, 33] == 1
     assert frames[2, 1, 8, 7] == 1
+    seen = Cut(3, 9, window=30).counts(read_nmnist(path), 34, (15, 15), path)  # cells of 2 x 2, pixel 33 outside
+    assert seen.sum() == 3
+    assert (seen[0, 0, 1, 0], seen[2, 1, 4, 3]) == (2, 1)
 
 
 def test_both_layouts_of_nmnist(tmp_path: Path) -> None:
@@ -210,4 +215,4 @@ def test_recordings_that_are_refused(tmp_path: Path, content: bytes, message: st
     path = tmp_path / "1.bin"
     path.write_bytes(content)
     with pytest.raises(ReadError, match=message):
-        event_frames(path, 3)
+        Cut(3).counts(read_nmnist(path), 34, (34, 34), path)

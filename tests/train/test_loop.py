@@ -14,8 +14,9 @@ from snncompile.recipe import Recipe
 from snncompile.train import checkpoint, loop
 from snncompile.train.checkpoint import load_checkpoint, save_checkpoint
 from snncompile.train.data import Split, load_for
-from snncompile.train.loop import accuracy, learning_rate, train
+from snncompile.train.loop import accuracy, train
 from snncompile.train.networks import Network
+from snncompile.train.optimisers import scheduled_rate
 
 
 def silent(line: str) -> None:
@@ -87,7 +88,7 @@ def test_an_interruption_while_the_test_split_is_measured_counts_no_epoch(
 ) -> None:
     calls: list[int] = []
 
-    def interrupted(network: Network, split: Split) -> float:
+    def interrupted(network: Network, split: Split, **_: object) -> float:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -159,9 +160,9 @@ def test_a_loss_that_is_no_number_stops_the_training(small, tmp_path: Path) -> N
 
 def test_cosine_ends_at_zero(small) -> None:
     settings = small().training
-    assert learning_rate(settings, 0, 10) == 0.01
-    assert learning_rate(settings, 5, 10) == pytest.approx(0.005)
-    assert learning_rate(settings, 10, 10) == pytest.approx(0.0)
+    assert scheduled_rate(settings, 0, 5, 10) == 0.01
+    assert scheduled_rate(settings, 5, 5, 10) == pytest.approx(0.005)
+    assert scheduled_rate(settings, 10, 5, 10) == pytest.approx(0.0)
 
 
 def test_digits_are_learned(tmp_path: Path) -> None:

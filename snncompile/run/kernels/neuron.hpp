@@ -80,14 +80,16 @@ inline void fire(const snn::Rules &rules, const Own<Number> &own, Number *x, Num
     }
 }
 
-// A read-out: a sum that never fires, saturated as a potential.
+// A read-out: a sum that never fires, and may forget, saturated as a potential.
 template <int TILE, class Number>
 inline void integrate(const snn::Rules &rules, const Own<Number> &own, Number *x, Number *w) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
     for (int lane = 0; lane < TILE; lane += lanes) {
         Numbers<Number> drive = load<Numbers<Number>>(x + lane) << rules.fraction;
         if (rules.current_checked) drive = inside<Number>(drive, rules.current_wraps, rules.current_top);
-        Numbers<Number> sum = load<Numbers<Number>>(w + lane) + drive + load<Numbers<Number>>(own.bias + lane);
+        const Numbers<Number> kept = decayed<Number>(load<Numbers<Number>>(w + lane), rules.potential, rules.potential_shift,
+                                                     load<Numbers<Number>>(own.beta + lane), rules.decay_bits, rules.floor);
+        Numbers<Number> sum = kept + drive + load<Numbers<Number>>(own.bias + lane);
         if (rules.potential_checked) sum = inside<Number>(sum, false, rules.potential_top);
         store(x + lane, sum);
         store(w + lane, sum);

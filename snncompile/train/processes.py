@@ -1,0 +1,127 @@
+"""Several processes that train one network: one CPU or one accelerator each, through ``torch.distributed``.
+
+A batch is cut into one part a process; each takes the gradient of the mean loss of its part. The step that all of them
+make is that of the whole batch::
+
+    g = sum_p n_p g_p / sum_p n_p        n_p: samples in the part of process p
+
+Batch norm normalises with the statistics of a process's own part; the running statistics are averaged after each epoch.
+Gradients are added in the order of the processes wherever the same number of processes runs, so a training can be
+repeated. ``torchrun`` starts the processes and says who is who (RANK, WORLD_SIZE, LOCAL_RANK).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from snncompile.errors import ReadError, ToolError
+
+CPU = torch.device("cpu")
+
+
+class Processes:
+    """This process among all: ``rank`` of ``count``; alone unless ``joined``."""
+
+    def __init__(self, rank: int = 0, count: int = 1, device: torch.device = CPU) -> None:
+        self.rank, self.count, self.device = rank, count, device
+        self.share = 1.0
+        """Samples of this process's part of the batch, as a share of the mean part."""
+
+    @classmethod
+    def joined(cls, device: str = "cpu") -> Processes:
+        """Join the processes that the environment speaks of. Raises ReadError for a device that is not there."""
+        count = _number("WORLD_SIZE", 1)
+        rank, local = _number("RANK", 0), _number("LOCAL_RANK", 0)
+        place = _device(device, local)
+        if count > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=count)
+        return cls(rank, count, place)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def part(self, chosen: Any) -> Any:
+        """This process's part of the samples of a batch: every ``count``-th, which differ in size by one at most."""
+        own = chosen[self.rank :: self.count]
+        self.share = len(own) * self.count / len(chosen)
+        return own
+
+    def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by that of the whole batch."""
+        if self.count == 1:
+            return
+        # a parameter that this process did not use still takes part: the others wait for it
+        own = list(parameters)
+        for parameter in own:
+            if parameter.grad is None and parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [parameter.grad for parameter in own if parameter.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads]) * (self.share / self.count)
+        _added(flat)
+        start = 0
+        for grad in grads:
+            grad.copy_(flat[start : start + grad.numel()].view_as(grad))
+            start += grad.numel()
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace every tensor of reals by its mean over the processes."""
+        if self.count == 1:
+            return
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                _added(tensor)
+                tensor.div_(self.count)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum over the processes of each number."""
+        if self.count == 1:
+            return list(values)
+        added = torch.tensor(values, dtype=torch.float64, device=self.device)
+        _added(added)
+        return [float(value) for value in added]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            _added(torch.zeros((), device=self.device))
+
+
+def leave() -> None:
+    """Say goodbye to the others, where there are any."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _added(tensor: Tensor) -> None:
+    """Replace a tensor by its sum over the processes. Raises ToolError where one of them is gone."""
+    try:
+        distributed.all_reduce(tensor)
+    except RuntimeError as error:
+        why = str(error).splitlines()[0][:120]
+        remedy = "go on with --resume"
+        raise ToolError("another process has stopped", where="training together", why=why, remedy=remedy) from error
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "")
+    if text and not text.isdecimal():
+        raise ReadError(f"{text!r} is no number", where=variable, remedy="start several processes with torchrun")
+    return int(text) if text else default
+
+
+def _device(name: str, local: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ReadError("torch finds no accelerator", where="--device cuda", remedy="say --device cpu")
+        torch.cuda.set_device(local)
+        return torch.device("cuda", local)
+    return CPU

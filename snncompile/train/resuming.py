@@ -1,0 +1,148 @@
+"""What an unfinished training leaves on the disk, and how it is taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snncompile.errors import ReadError
+from snncompile.recipe import Recipe
+from snncompile.train import checkpoint
+from snncompile.train.averages import Average
+from snncompile.train.course import Course
+from snncompile.train.data import Split
+
+AGAIN = "train again with --force"
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``train`` did: where the checkpoint is, whether all epochs are done, and the last measurements."""
+
+    path: Path
+    finished: bool
+    metrics: dict[str, Any]
+
+
+def resume_path(out: Path) -> Path:
+    """Where an unfinished training of ``out`` is kept."""
+    return out.with_name(f"{out.name}.resume")
+
+
+def already(recipe: Recipe, out: Path, log: Log) -> Outcome | None:
+    """The outcome of a training that has nothing left to resume; None where there is something to do."""
+    if resume_path(out).is_file() or not out.is_file():
+        return None
+    found = checkpoint.load_checkpoint(out)
+    if not found.metrics.get("finished") or found.recipe != recipe:
+        return None
+    log(f"{out} is finished: nothing to resume")
+    return Outcome(out, True, found.metrics)
+
+
+def restore(course: Course, average: Average, out: Path) -> None:
+    """Bring a course to where its resume file says it is. Raises ReadError."""
+    path = resume_path(out)
+    where = str(path)
+    content = checkpoint.read(path, checkpoint.RESUME_FORMAT)
+    for name, kind in (("recipe", dict), ("weights", dict), ("optimiser", dict), ("history", list)):
+        if not isinstance(content.get(name), kind):
+            raise ReadError(f"lacks {name!r}", where=where, remedy=AGAIN)
+    if Recipe.from_dict(content["recipe"], where) != course.recipe:
+        remedy = "resume with the recipe it was started with, or start again with --force"
+        raise ReadError("belongs to another recipe", where=where, remedy=remedy)
+    history = content["history"]
+    records = all(isinstance(record, dict) for record in history)
+    if not records or not 1 <= len(history) <= course.total_epochs:
+        raise ReadError("its history is damaged", where=where, remedy=AGAIN)
+    if content.get("processes", 1) != course.processes.count:
+        why = "batch norm sees another part of a batch"
+        remedy = f"go on with as many: {content.get('processes', 1)}"
+        what = f"was trained by another number of processes than {course.processes.count}"
+        raise ReadError(what, where=where, why=why, remedy=remedy)
+    course.check_weights(where, content["weights"])
+    course.history = history
+    course.begin_epoch(len(history) - 1)  # a method of several stages makes the optimiser of this one
+    try:
+        course.network.load_state_dict(content["weights"])
+        course.optimiser.load_state_dict(content["optimiser"])
+        course.precision.restore(content.get("precision", {}))
+        average.restore(content.get("average", {}))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ReadError("its optimiser state is damaged", where=where, why=str(error), remedy=AGAIN) from error
+    course.restore(content, where)
+
+
+def save(course: Course, average: Average, out: Path, split: Split) -> None:
+    """The resume file first: it holds all that is needed, so a crash between the files loses nothing."""
+    content: dict[str, object] = {
+        "format": checkpoint.RESUME_FORMAT,
+        "version": checkpoint.VERSION,
+        "recipe": course.recipe.to_dict(),
+        "weights": course.network.state_dict(),
+        "optimiser": course.optimiser.state_dict(),
+        "precision": course.precision.state(),
+        "average": average.state(),
+        "processes": course.processes.count,
+        "history": course.history,
+        **course.extra(),
+    }
+    checkpoint.write(resume_path(out), _on_cpu(content))
+    with average.in_force(course.network):
+        course.save(out, split)
+    metrics = out.with_name(f"{out.name}.metrics.jsonl")
+    beside = metrics.with_name(f".{metrics.name}.{os.getpid()}")
+    try:
+        beside.write_text("".join(json.dumps(record) + "\n" for record in course.history), encoding="utf-8")
+        os.replace(beside, metrics)
+    except OSError as error:
+        raise ReadError("cannot be written", where=str(metrics), why=str(error)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _on_cpu(value: Any) -> Any:
+    """The same with every tensor on the CPU, so that any machine can read it."""
+    match value:
+        case torch.Tensor():
+            return value.detach().cpu() if isinstance(value, Tensor) else value
+        case dict():
+            return {key: _on_cpu(item) for key, item in value.items()}
+        case list():
+            return [_on_cpu(item) for item in value]
+        case tuple():
+            return tuple(_on_cpu(item) for item in value)
+        case _:
+            return value
+
+
+def refuse_overwriting(out: Path, resume: bool, force: bool) -> None:
+    """Raise ReadError where ``out`` is something that the options do not give up."""
+    if out.is_dir():
+        raise ReadError("is a folder", where=str(out), remedy="name a file, as in -o ckpt.pt")
+    if resume:
+        return
+    if resume_path(out).is_file() and not force:
+        raise ReadError(
+            "holds an unfinished training", where=str(out), remedy="go on with --resume, or --force a new one"
+        )
+    if out.exists() and not force:
+        raise ReadError("exists", where=str(out), remedy="name another file, or --force a new training")
+
+
+def make_room(out: Path) -> None:
+    """The folder of ``out``, checked before the training and not after its first epoch."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReadError("no folder can be made", where=str(out.parent), why=str(error)) from error
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise ReadError("cannot be written to", where=str(out.parent), remedy="name another folder with -o")
