@@ -209,7 +209,7 @@ def _energy(verbs: Verbs[_Parser]) -> None:
     )
     verb.add_argument("model", help="a checkpoint, a .nir or a bundle")
     _lowering(verb)
-    levels = ("torch", "read", "folded", "fixed")
+    levels = ("torch", "read", "folded", "fixed", "timed", "placed")
     verb.add_argument("--level", choices=levels, help="whose spikes are counted (default: folded)")
     _prices(verb)
     verb.add_argument(

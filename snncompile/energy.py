@@ -10,19 +10,20 @@ rates; here every spike is followed). Counts are int64, per layer, sample and st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from math import prod
 from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snncompile.energy_conventions import Column, Options, Role
-from snncompile.energy_counts import Plan, Sent, Way, counted
+from snncompile.energy_conventions import Column, Options
+from snncompile.energy_counts import Plan, uncounted
+from snncompile.energy_layers import Fired, Layer, Run
+from snncompile.energy_sent import Sent
 from snncompile.errors import GraphError
-from snncompile.fixed import Integers
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import (
     Conv,
@@ -37,54 +38,13 @@ from snncompile.ir.ops import (
     Resonator,
     Scale,
     SigmaDelta,
-    kind,
 )
 from snncompile.ir.text import arrays, to_text
+from snncompile.run.parts import merged, wholes
 from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One node's counts.
-
-    ``signal`` says what arrives (``spike``, ``count``, ``analog``, ``analog + spike`` ...) and ``sources`` from where;
-    ``sites`` are the elements of the sources (of a population: its neurons), ``size`` the elements it sends,
-    ``synapses`` the structural ones, which is what one dense pass multiplies, ``taps`` the same with those that reach
-    beyond the borders, ``parameters`` the stored weights and biases (``biased``: with any). ``columns``: int64
-    [samples, steps] each; a column that does not apply is absent. ``fired``: how often each neuron fired over all
-    samples and steps, of neurons only.
-    """
-
-    name: str
-    kind: str
-    signal: str
-    sources: tuple[str, ...]
-    sites: int
-    synapses: int
-    columns: Mapping[Column, Integers]
-    role: Role = "network"
-    size: int = 0
-    taps: int = 0
-    parameters: int = 0
-    biased: bool = False
-    fired: Integers | None = None
-
-    def total(self, column: Column) -> int:
-        """The sum over samples and steps, 0 where the column does not apply."""
-        return int(self.columns[column].sum()) if column in self.columns else 0
-
-    @property
-    def ac(self) -> Integers | None:
-        """Structural accumulates [samples, steps]."""
-        return self.columns.get("ac")
-
-    @property
-    def mac(self) -> Integers | None:
-        """Multiply-accumulates [samples, steps]."""
-        return self.columns.get("mac")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,45 +74,94 @@ class Counts:
 
 
 class Counter:
-    """Counts runs of one graph, of any level; batch by batch with ``concatenate``."""
+    """Counts runs of one network, batch by batch (``concatenate`` puts them together).
 
-    def __init__(self, graph: Graph, options: Options | None = None) -> None:
+    ``machine``: the graph that left the traces, where that is the network lowered to a machine. What is counted are the
+    synapses of the network, whatever kernels the machine has for them: so counts are the same wherever the spikes are.
+    What only the machine has (relays, maxima made of neurons) is counted beside, in the role ``relay``.
+    """
+
+    def __init__(self, graph: Graph, options: Options | None = None, machine: Graph | None = None) -> None:
         self._plan, self._options = Plan(graph), options or Options()
-        self._weights = weights_digest(graph)
+        self._machine = machine
+        self._added = () if machine is None else added(graph, machine)
+        self._beside = None
+        if machine is not None and self._added:
+            self._beside = Plan(machine.edit({name: graph.nodes[name] for name in graph.names(Input)}))
+        self._weights = weights_digest(graph if machine is None else machine)
 
     def count(self, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
         """What the spikes of a run cause; ``stimulus`` [samples, steps, *shape] and the ``trace`` it left.
 
-        Raises ``GraphError`` where an input carries what it does not declare, where the trace lacks a population, or
-        where an op cannot be counted.
+        The stimulus is the network's, also where a machine ran it in integers. Raises ``GraphError`` where an input
+        carries what it does not declare, where the trace lacks a population, or where an op cannot be counted.
         """
         graph = self._plan.graph
         samples, steps = check_stimulus(graph, stimulus)
-        run = _Run(self._plan, Sent(graph, stimulus, trace), samples, steps, self._options, stimulus)
-        layers = []
-        for name in graph.order:
-            match graph.nodes[name]:
-                case Dense() | Conv():
-                    layers.append(run.weights(name))
-                case Norm() if name in self._plan.standing:
-                    layers.append(run.norm(name))
-                case Pool() as op:
-                    layers.append(run.pool(name, op))
-                case Neuron() | Readout() as op:
-                    layers.append(run.population(name, op))
-                case Norm() | Input() | Output() | Flatten() | Scale():
-                    pass  # inputs and outputs compute nothing; the others are folded, and events followed through
-                case SigmaDelta() | Resonator():
-                    pass  # the plan refuses them
-                case _ as never:
-                    assert_never(never)
-        digests = _sample_digests(stimulus, samples)
-        return Counts(tuple(layers), samples, steps, self._weights, digests, self._options)
+        whole = trace if self._machine is None else merged(self._machine, trace)
+        run = Run(self._plan, Sent(graph, stimulus, whole), self._options)
+        layers = {layer.name: layer for name in graph.order if (layer := _counted(run, name)) is not None}
+        if self._beside is not None:
+            beside = Run(self._beside, Sent(self._beside.graph, stimulus, trace), self._options)
+            found = [_counted(beside, name) for name in self._added]
+            layers |= {layer.name: replace(layer, role="relay") for layer in found if layer is not None}
+        return Counts(tuple(layers.values()), samples, steps, self._weights, run.sent.digests(), self._options)
 
 
-def count(graph: Graph, stimulus: Mapping[str, Array], trace: Trace, options: Options | None = None) -> Counts:
-    """``Counter(graph, options).count(stimulus, trace)``: one run of one graph."""
-    return Counter(graph, options).count(stimulus, trace)
+def count(
+    graph: Graph,
+    stimulus: Mapping[str, Array],
+    trace: Trace,
+    options: Options | None = None,
+    machine: Graph | None = None,
+) -> Counts:
+    """``Counter(graph, options, machine).count(stimulus, trace)``: one run of one network."""
+    return Counter(graph, options, machine).count(stimulus, trace)
+
+
+def _counted(run: Run, name: str) -> Layer | None:
+    """The counts of one node; None where it computes nothing, or is folded and events are followed through it."""
+    match run.plan.graph.nodes[name]:
+        case Dense() | Conv():
+            return run.weights(name)
+        case Norm():
+            return run.norm(name) if name in run.plan.standing else None
+        case Pool() as op:
+            return run.pool(name, op)
+        case Neuron() | Readout() as op:
+            return run.population(name, op)
+        case Input() | Output() | Flatten() | Scale():
+            return None
+        case SigmaDelta() | Resonator():
+            raise uncounted(run.plan.graph, name)
+        case _ as never:
+            assert_never(never)
+
+
+def added(network: Graph, machine: Graph) -> tuple[str, ...]:
+    """Populations that only the machine has, and the weights that feed nothing else.
+
+    Raises ``GraphError`` where the machine lacks a population of the network: it is no lowered form of it.
+    """
+    held, own = wholes(machine), {name: op.shape for name, op in network.nodes.items() if isinstance(op, Neuron)}
+    for name, shape in own.items():
+        if held.get(name) != shape:
+            raise GraphError("is no population of the machine's graph", where=network.label(name))
+    more = {
+        name
+        for name, op in machine.nodes.items()
+        if isinstance(op, Neuron) and (op.part.of if op.part else name) not in own
+    }
+
+    def feeds(name: str) -> set[str]:
+        ends: set[str] = set()
+        for edge in machine.out_of(name):
+            passes = isinstance(machine.nodes[edge.target], Flatten | Scale)
+            ends |= feeds(edge.target) if passes else {edge.target}
+        return ends
+
+    more |= {name for name in machine.names(Dense, Conv) if feeds(name) <= more}
+    return tuple(name for name in machine.order if name in more)
 
 
 def dense_layers(graph: Graph) -> list[dict[str, Any]]:
@@ -183,7 +192,7 @@ def concatenate(parts: Sequence[Counts]) -> Counts:
         replace(
             layer,
             columns={key: np.concatenate([part.layers[index].columns[key] for part in parts]) for key in layer.columns},
-            fired=_added([part.layers[index].fired for part in parts]),
+            fired=_joined([part.layers[index].fired for part in parts]),
         )
         for index, layer in enumerate(first.layers)
     )
@@ -191,9 +200,9 @@ def concatenate(parts: Sequence[Counts]) -> Counts:
     return replace(first, layers=layers, samples=sum(part.samples for part in parts), stimulus=stimulus)
 
 
-def _added(parts: Sequence[Integers | None]) -> Integers | None:
+def _joined(parts: Sequence[Fired | None]) -> Fired | None:
     known = [part for part in parts if part is not None]
-    return np.sum(known, axis=0, dtype=np.int64) if known else None
+    return reduce(Fired.joined, known) if known else None
 
 
 def weights_digest(graph: Graph) -> str:
@@ -202,147 +211,3 @@ def weights_digest(graph: Graph) -> str:
     for key, array in sorted(arrays(graph).items()):
         content.update(key.encode() + np.ascontiguousarray(array).tobytes())
     return content.hexdigest()
-
-
-def _sample_digests(stimulus: Mapping[str, Array], samples: int) -> tuple[str, ...]:
-    found = []
-    for sample in range(samples):
-        content = hashlib.sha256()
-        for name in sorted(stimulus):
-            values = np.ascontiguousarray(stimulus[name][sample])
-            content.update(f"{name} {values.dtype} {values.shape}".encode() + values.tobytes())
-        found.append(content.hexdigest())
-    return tuple(found)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What every count of one run needs."""
-
-    plan: Plan
-    sent: Sent
-    samples: int
-    steps: int
-    options: Options
-    stimulus: Mapping[str, Array]
-
-    def layer(self, name: str, synapses: int, columns: dict[Column, Integers], sites: int | None = None) -> Layer:
-        sources = tuple(dict.fromkeys(way.source for way in self.plan.ways[name]))
-        signal = " + ".join(dict.fromkeys(self.signal(source) for source in sources))
-        if sites is None:
-            sites = sum(prod(self.plan.extent[source]) for source in sources)
-        op, role = self.plan.graph.nodes[name], self.plan.roles.get(name, "network")
-        return Layer(name, kind(op), signal, sources, sites, synapses, columns, role, *self.plan.sizes(name))
-
-    def signal(self, source: str) -> str:
-        """What a source sends, in a word."""
-        op = self.plan.graph.nodes[source]
-        if isinstance(op, Input):
-            return type(op.signal).__name__.lower()
-        return "analog" if self.sent.events(source) is None else "spike"
-
-    def every_step(self, number: int) -> Integers:
-        """The same number at every sample and step."""
-        return np.full((self.samples, self.steps), number, dtype=np.int64)
-
-    def only_events(self, name: str) -> bool:
-        """Whether nothing but events arrives at a node."""
-        return all(self.sent.events(way.source) is not None for way in self.plan.ways[name])
-
-    def along(self, some: Iterable[Way]) -> Integers:
-        """What the events of these ways reach: [2, samples, steps]. Ways of numbers reach nothing here."""
-        total = np.zeros((2, self.samples, self.steps), dtype=np.int64)
-        for way in some:
-            events = self.sent.events(way.source)
-            if events is not None:
-                total += counted(events, way.fan_out)
-        return total
-
-    def numbers(self, name: str) -> tuple[Integers, Integers] | None:
-        """What the non-zero values of an input reach, [2, samples, steps], and whether they changed: [samples, steps].
-
-        None where anything but one input arrives, or through a pool: those values are not recorded.
-        """
-        way, *more = self.plan.ways[name]
-        if more or way.pool is not None or way.source not in self.stimulus:
-            return None
-        values = self.stimulus[way.source]
-        flat = values.reshape(self.samples, self.steps, -1)
-        changed = np.ones((self.samples, self.steps), dtype=np.int64)
-        changed[:, 1:] = (flat[:, 1:] != flat[:, :-1]).any(axis=2)
-        return counted(values != 0, way.fan_out), changed
-
-    def spikes(self, sources: set[str]) -> Integers:
-        """Events of sources, each source once."""
-        total = np.zeros((self.samples, self.steps), dtype=np.int64)
-        for source in sources:
-            events = self.sent.events(source)
-            assert events is not None
-            flat = events.reshape(self.samples, self.steps, -1)
-            total += (
-                np.count_nonzero(flat, axis=2) if flat.dtype == np.bool_ else np.abs(flat).sum(axis=2, dtype=np.int64)
-            )
-        return total
-
-    def weights(self, name: str) -> Layer:
-        """Events: AC along every way. Anything else: every synapse at every step."""
-        structural, found = self.plan.synapses[name], self.plan.ways[name]
-        if not self.only_events(name):
-            return self.layer(name, structural, self.products(name))
-        if self.options.multiplicity == "graded":
-            arriving = self.sent.arriving(name) != 0
-            every, present = counted(arriving, self.plan.own[name])
-            spikes = arriving.reshape(self.samples, self.steps, -1).sum(axis=2, dtype=np.int64)
-        else:
-            every, present = self.along(found)
-            spikes = self.spikes({way.source for way in found})
-        return self.layer(name, structural, {"ac": every, "ac_nonzero_weight": present, "spikes_in": spikes})
-
-    def products(self, name: str) -> dict[Column, Integers]:
-        """Where numbers meet weights."""
-        columns: dict[Column, Integers] = {"mac": self.every_step(self.plan.synapses[name])}
-        known = self.numbers(name)
-        if known is None and self.options.zero_skip:
-            raise GraphError(
-                "which of the numbers that arrive are zero is not recorded",
-                where=self.plan.graph.label(name),
-                remedy="count without zero_skip",
-            )
-        if known is not None:
-            (every, present), changed = known
-            columns["mac_nonzero"] = present
-            if self.options.zero_skip:
-                columns["mac"] = every
-            if self.options.static_input == "cache":
-                columns = {key: values * changed for key, values in columns.items()}
-        return columns
-
-    def norm(self, name: str) -> Layer:
-        """A norm with no weights before it to fold into: one MAC an element."""
-        return self.layer(name, 0, {"mac": self.every_step(prod(self.plan.extent[name]))})
-
-    def pool(self, name: str, op: Pool) -> Layer:
-        """Sums of numbers are additions of their own; sums of events are, where a population takes them as they are."""
-        if op.kind == "max":
-            return self.layer(name, 0, {})
-        if not self.only_events(name):
-            return self.layer(name, 0, {"pool_adds": self.every_step(self.plan.synapses[name])})
-        spikes = self.spikes({way.source for way in self.plan.ways[name]})
-        return self.layer(name, 0, {"pool_adds": self.along(self.plan.through(name))[0], "spikes_in": spikes})
-
-    def population(self, name: str, op: Neuron | Readout) -> Layer:
-        """Updates, biases, and what arrives without having met weights or a pool."""
-        size = prod(op.shape)
-        bare = [way for way in self.plan.ways[name] if way.pool is None]
-        direct = self.along(bare)[0]
-        for way in bare:
-            sender = self.plan.graph.nodes[way.source]
-            if isinstance(sender, Input | Readout) and self.sent.events(way.source) is None:
-                direct += int(way.fan_out[0].sum())  # a number for every neuron, every step
-        columns: dict[Column, Integers] = {"one_to_one": direct, "bias_adds": self.every_step(self.plan.biased[name])}
-        if isinstance(op, Neuron):
-            columns |= {"neuron_updates": self.every_step(size), "spikes_out": self.spikes({name})}
-        else:
-            columns["readout_adds"] = self.every_step(size)
-        found = self.layer(name, 0, columns, size)
-        return replace(found, fired=self.sent.fired(name)) if isinstance(op, Neuron) else found

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isclose, prod
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.energy_conventions import Role
+from snncompile.energy_events import FanOut
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
@@ -36,15 +38,12 @@ from snncompile.ir.ops import (
     real,
 )
 from snncompile.ir.shapes import shapes
-from snncompile.ir.signals import Analog, Count, Fixed, Signed, Spike, is_event
+from snncompile.ir.signals import is_event
 from snncompile.passes.fold_norm import standing
 from snncompile.run import linear
 from snncompile.run.reference import apply_linear
-from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
-CHUNK_NUMBERS = 1 << 20  # spikes become numbers this many at a time
-EXACT = 1 << 53  # below it every whole number is a float64
 
 Linear = Flatten | Pool | Scale  # what has no weights of its own: events pass through
 
@@ -58,6 +57,18 @@ class Way:
     source: str
     fan_out: Integers
     pool: str | None
+
+    @cached_property
+    def reach(self) -> tuple[FanOut, FanOut]:
+        """Both rows of the fan-out ready for counting; one object where they are the same."""
+        return reach(self.fan_out)
+
+
+def reach(fan_out: Integers) -> tuple[FanOut, FanOut]:
+    """A map [2, *shape] ready for counting."""
+    every, present = fan_out
+    whole = FanOut(every)
+    return whole, whole if np.array_equal(every, present) else FanOut(present)
 
 
 def arriving_shape(graph: Graph, extent: Mapping[str, Shape], name: str) -> Shape:
@@ -99,18 +110,28 @@ def passes_events(op: Op) -> bool:
     return isinstance(op, Flatten | Scale) or (isinstance(op, Pool) and op.kind != "max")
 
 
-def ways(
-    graph: Graph, extent: Mapping[str, Shape], name: str, fan_out: Integers, pool: str | None = None
-) -> Iterator[Way]:
-    """Every way into a node, back to what sends: a population, a maximum, weights or a norm."""
-    for edge in graph.into(name):
-        op = graph.nodes[edge.source]
+def ways(plan: Plan, name: str, fan_out: Integers, pool: str | None = None) -> Iterator[Way]:
+    """Every way into a node, back to what sends: a population, a maximum, weights or a norm that stands alone."""
+    for edge in plan.graph.into(name):
+        op = plan.graph.nodes[edge.source]
         if isinstance(op, Flatten | Pool | Scale) and passes_events(op):
-            passed = before(op, fan_out, arriving_shape(graph, extent, edge.source))
+            passed = before(op, fan_out, arriving_shape(plan.graph, plan.extent, edge.source))
             nearest = pool or (edge.source if isinstance(op, Pool) else None)
-            yield from ways(graph, extent, edge.source, passed, nearest)
+            yield from ways(plan, edge.source, passed, nearest)
+        elif isinstance(op, Norm) and edge.source not in plan.standing:
+            yield from ways(plan, edge.source, fan_out, pool)  # it is in the weights before it
         else:
             yield Way(edge.source, fan_out, pool)
+
+
+def uncounted(graph: Graph, name: str) -> GraphError:
+    """The refusal of an op that no convention counts."""
+    return GraphError(
+        "its operations are not counted",
+        where=graph.label(name),
+        why="conventions are published for integrate-and-fire neurons; a zero would be none",
+        remedy="price the layers apart from it, or replace it by a LIF population",
+    )
 
 
 class Plan:
@@ -123,10 +144,10 @@ class Plan:
 
     def __init__(self, graph: Graph) -> None:
         for name in graph.names(SigmaDelta, Resonator):
-            raise GraphError("its operations are not counted", where=graph.label(name), why="LIF neurons are")
+            raise uncounted(graph, name)
         self.graph, self.extent = graph, shapes(graph)
         self.standing = standing(graph)
-        self.biased = biased(graph, self.extent)
+        self.biased = {name: int(np.count_nonzero(mask)) for name, mask in biases(graph, self.extent).items()}
         self.ways: dict[str, tuple[Way, ...]] = {}
         self.synapses: dict[str, int] = {}
         self.own: dict[str, Integers] = {}
@@ -141,7 +162,7 @@ class Plan:
                 case _:
                     fan_out = ones
             self.synapses[name] = int(fan_out[0].sum())
-            self.ways[name] = tuple(ways(graph, self.extent, name, fan_out))
+            self.ways[name] = tuple(ways(self, name, fan_out))
         self.roles = dict(_roles(self))
 
     def addends(self, name: str) -> int:
@@ -186,164 +207,8 @@ def _roles(plan: Plan) -> Iterator[tuple[str, Role]]:
             yield name, "network" if any(way.pool for way in plan.ways[name]) else "relay"
 
 
-def counted(events: Array, fan_out: Integers) -> Integers:
-    """``sum over elements of |events| * fan_out``: events [N, T, *shape] and a map [k, *shape] give [k, N, T].
-
-    Exact: in float64, which is several times as fast, where no sum can leave its whole numbers; else in int64.
-    """
-    samples, steps = events.shape[:2]
-    flat, table = events.reshape(samples * steps, -1), fan_out.reshape(len(fan_out), -1).T
-    largest = 1 if events.dtype == np.bool_ else int(np.abs(events).max(initial=0))
-    number = np.float64 if largest * int(fan_out.sum()) < EXACT else np.int64
-    table = table.astype(number)
-    total = np.empty((len(flat), len(fan_out)), dtype=np.int64)
-    rows = max(1, CHUNK_NUMBERS // max(1, flat.shape[1]))
-    for first in range(0, len(flat), rows):
-        total[first : first + rows] = np.abs(flat[first : first + rows].astype(number)) @ table
-    return np.ascontiguousarray(total.T).reshape(len(fan_out), samples, steps)
-
-
-class Sent:
-    """What every source of events sent: unit events [N, T, *shape] of inputs, neurons and maxima over them.
-
-    Raises ``GraphError`` where an input carries what it does not declare, or the trace lacks a population.
-    """
-
-    def __init__(self, graph: Graph, stimulus: Mapping[str, Array], trace: Trace) -> None:
-        self.graph = graph
-        self.samples, self.steps = next(iter(stimulus.values())).shape[:2]
-        self._known: dict[str, tuple[Array, float]] = {}
-        for name in graph.names(Input):
-            op = graph.nodes[name]
-            assert isinstance(op, Input)
-            values = _audited(graph.label(name), op, stimulus[name])
-            if values is not None:
-                self._known[name] = values
-        for name in graph.names(Neuron):
-            op = graph.nodes[name]
-            assert isinstance(op, Neuron)
-            self._known[name] = _recorded(graph, name, trace, (self.samples, self.steps)), op.amplitude
-
-    def events(self, name: str) -> Array | None:
-        """The events of a source; None where it sends something else."""
-        op = self.graph.nodes[name]
-        if isinstance(op, Pool) and op.kind == "max" and name not in self._known and self._all_events(name):
-            values, unit = self._arriving(name)
-            planes = values.reshape(-1, *values.shape[2:]).astype(np.int64)
-            largest = linear.pool(planes, "max", op.kernel, op.stride, op.padding)
-            self._known[name] = largest.reshape(self.samples, self.steps, *largest.shape[1:]), unit
-        return self._known[name][0] if name in self._known else None
-
-    def fired(self, name: str) -> Integers:
-        """How often each neuron of a population fired: int64, its neurons in C order."""
-        spikes = self._known[name][0]
-        return np.asarray(spikes.reshape(self.samples * self.steps, -1).sum(axis=0, dtype=np.int64))
-
-    def arriving(self, name: str) -> Array:
-        """What arrives at a node, in events of one worth: [N, T, *shape]. Raises ``GraphError`` where worths differ."""
-        return self._arriving(name)[0]
-
-    def _all_events(self, name: str) -> bool:
-        """Whether nothing but events arrives at a node."""
-        return all(
-            self._all_events(edge.source)
-            if isinstance(self.graph.nodes[edge.source], Flatten | Pool | Scale)
-            else edge.source in self._known
-            for edge in self.graph.into(name)
-        )
-
-    def _arriving(self, name: str) -> tuple[Array, float]:
-        """The sum of what arrives, in unit events, and what one is worth: only maxima need to know."""
-        parts = [(self._late(*self._value(edge.source), edge.delay)) for edge in self.graph.into(name)]
-        units = [unit for _, unit in parts]
-        if not all(isclose(unit, units[0], rel_tol=1e-12) for unit in units):
-            raise GraphError(
-                f"events worth {units} meet",
-                where=self.graph.label(name),
-                why="their sum is no number of events",
-                remedy="give the populations that it reads one amplitude",
-            )
-        return np.asarray(sum(values for values, _ in parts)), units[0]
-
-    def _late(self, values: Array, unit: float, delay: int) -> tuple[Array, float]:
-        late = np.zeros(values.shape, dtype=np.int64)
-        late[:, delay:] = values[:, : max(0, self.steps - delay)]
-        return late, unit
-
-    def _value(self, name: str) -> tuple[Array, float]:
-        """What a node on the way to a maximum sends, in events of one worth."""
-        op = self.graph.nodes[name]
-        if self.events(name) is not None:
-            return self._known[name]
-        values, unit = self._arriving(name)
-        match op:
-            case Flatten():
-                return values.reshape(self.samples, self.steps, -1), unit
-            case Pool():
-                planes = values.reshape(-1, *values.shape[2:])
-                total = linear.pool(planes, "sum", op.kernel, op.stride, op.padding)
-                worth = unit / prod(op.kernel) if op.kind == "mean" else unit
-                return total.reshape(self.samples, self.steps, *total.shape[1:]), worth
-            case Scale() if np.unique(real(op.factor)).size == 1 and real(op.factor).flat[0] > 0:
-                return values, unit * float(real(op.factor).flat[0])
-            case _:
-                raise GraphError(
-                    "cannot be counted here",
-                    where=self.graph.label(name),
-                    why="only one positive factor for all keeps events events",
-                )
-
-
-def _audited(label: str, op: Input, values: Array) -> tuple[Array, float] | None:
-    """An input's events, or None for numbers; ``GraphError`` where the values are not what the input declares."""
-    signal = op.signal
-    if not np.isfinite(values).all():
-        raise GraphError("carries values that are not finite", where=label)
-    match signal:
-        case Analog():
-            return None
-        case Spike(amplitude):
-            unit, least, most = amplitude, 0, 1
-        case Count(most, amplitude):
-            unit, least = amplitude, 0
-        case Signed():
-            unit, least, most = 1.0, -1, 1
-        case Fixed():
-            unit, least, most = 1.0, -signal.most if signal.signed else 0, signal.most
-    numbers = np.rint(np.asarray(values, dtype=np.float64) / unit).astype(np.int64)
-    # compared in the precision the values are given in: 0.1 as float32 is what it is
-    wrong = ((numbers * unit).astype(values.dtype) != values) | (numbers < least) | (numbers > most)
-    if wrong.any():
-        place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        raise GraphError(
-            f"declares {signal} and carries {values[place].item()!r} (sample {place[0]}, step {place[1]},"
-            f" element {list(place[2:])})",
-            where=label,
-            why="the declaration decides between AC and MAC",
-            remedy="declare what it carries, or mend the data",
-        )
-    return (numbers, unit) if is_event(signal) else None
-
-
-def _recorded(graph: Graph, name: str, trace: Trace, run: tuple[int, int]) -> Array:
-    op, label = graph.nodes[name], graph.label(name)
-    assert isinstance(op, Neuron)
-    if name not in trace.spikes:
-        raise GraphError("the trace holds no spikes of it", where=label, remedy="record every population")
-    spikes = trace.spikes[name]
-    if spikes.shape != (*run, *op.shape):
-        raise GraphError(
-            f"the trace holds spikes of shape {list(spikes.shape)}, the stimulus asks for {[*run, *op.shape]}",
-            where=label,
-            remedy="count with the stimulus that was run",
-        )
-    if spikes.dtype != np.bool_ and not np.isin(spikes, (0, 1)).all():
-        raise GraphError("the trace holds something other than 0 and 1", where=label)
-    return spikes
-
-
-def biased(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, int]:
-    """How many neurons of each population have a bias: their own, or what linear ops send when nothing is sent."""
+def biases(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, NDArray[np.bool_]]:
+    """Which neurons of each population have a bias: their own, or what linear ops send when nothing is sent."""
     known: dict[str, Reals] = {}
 
     def arriving(name: str) -> Reals:
@@ -364,5 +229,5 @@ def biased(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, int]:
         op = graph.nodes[name]
         assert isinstance(op, Neuron | Readout)
         gain = real(op.gain) if isinstance(op, Neuron) else 1.0
-        found[name] = int(np.count_nonzero(gain * arriving(name)[0] + real(op.bias)))
+        found[name] = np.broadcast_to(gain * arriving(name)[0] + real(op.bias) != 0, op.shape)
     return found

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snncompile.compile import compile_graph, encoded
 from snncompile.cost_model import CostModel
 from snncompile.energy import Counts, concatenate, count, dense_layers, dense_macs
 from snncompile.errors import GraphError
@@ -505,6 +506,7 @@ def test_equal_spikes_cost_the_same_at_every_level(signal: Signal) -> None:
     for passed in (fold_norm, fuse_pool, canonical):
         graph = passed(graph).graph
         assert_contains(count(graph, stimulus, trace), expected)
+        assert_same(count(read, stimulus, trace, machine=graph), counts)
     loihi = Target.load("loihi")
     graph = quantise(legalise(graph, loihi).graph, loihi, stimulus).graph
     op = graph.nodes["input"]
@@ -513,6 +515,35 @@ def test_equal_spikes_cost_the_same_at_every_level(signal: Signal) -> None:
     # rounding may take weights and biases to zero: that is what these two columns are there to show
     kept = {key: array for key, array in expected.items() if key[1] not in ("ac_nonzero_weight", "bias_adds")}
     assert_contains(fixed, kept)
+    assert_same(count(read, stimulus, trace, machine=graph), counts)
+
+
+def test_overlapping_pools_cost_the_same_on_the_machine() -> None:
+    """A mean over cells that overlap becomes weights: what is counted stays the network's own synapses."""
+    numbers = np.random.default_rng(8)
+    nodes: dict[str, Op] = {
+        "input": Input((1, 7, 7), Spike()),
+        "conv1": Conv(numbers.normal(0.3, 1.0, size=(2, 1, 3, 3)), None, (1, 1), (1, 1)),
+        "lif1": Neuron((2, 7, 7), beta=0.5),
+        "pool": Pool("mean", (3, 3), (2, 2), (1, 1)),
+        "conv2": Conv(numbers.normal(0.3, 1.0, size=(3, 2, 3, 3)), None, (1, 1), (1, 1)),
+        "lif2": Neuron((3, 4, 4), beta=0.5),
+        "flatten": Flatten(),
+        "fc": Dense(numbers.normal(size=(3, 48))),
+        "readout": Readout((3,)),
+        "output": Output(),
+    }
+    read = Graph(nodes, [Edge(a, b) for a, b in itertools.pairwise(nodes)])
+    stimulus = {"input": numbers.integers(0, 2, (2, 4, 1, 7, 7)).astype(float)}
+    loihi = Target.load("loihi")
+    compiled = compile_graph(read, loihi, stimulus)
+    fixed = compiled.levels["fixed"]
+    trace = integer.run(fixed, encoded(fixed, stimulus), loihi)
+    assert trace.spikes["lif2"].any()
+    expected = count(read, stimulus, trace)
+    assert_walked(read, stimulus, dict(trace.spikes), expected)
+    for level in ("folded", "fixed", "timed", "placed"):
+        assert_same(count(read, stimulus, trace, machine=compiled.levels[level]), expected)
 
 
 def test_delays_and_relays_of_the_machine_change_no_count() -> None:

@@ -4,6 +4,7 @@ done.
     manifest.json    schema, versions, hashes, latency, reset plan, cores, what quantisation did, every rung's verdict
     program.json     the placed graph;  arrays.npz  its arrays
     target.toml      the sheet it was made for
+    network/         the form of the network, for counting: weights are ones and zeros
     report.md, report.html, cores.svg
     run_lava.py      runs it in Lava's interpreter, without this package
     network.net      the same for lava-dl's NetX, where that format can say it

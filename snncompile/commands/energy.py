@@ -23,8 +23,11 @@ from snncompile.energy import Counter, Counts, concatenate, dense_layers
 from snncompile.energy_compat import also
 from snncompile.energy_conventions import Options
 from snncompile.errors import ReadError
+from snncompile.ir.check import Level
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Readout
+from snncompile.ir.ops import Input, Readout
+from snncompile.ir.signals import Fixed
+from snncompile.passes.quantise import encode
 from snncompile.report.energy_report import to_json, to_text
 from snncompile.run import reference
 from snncompile.run.cpu import Simulator
@@ -34,19 +37,27 @@ from snncompile.target import Target
 from snncompile.train.progress import Progress
 
 BATCH = 64
+INTEGERS: Mapping[str, Level] = {"fixed": "fixed", "timed": "timed", "placed": "placed"}
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What is run: one level of one model."""
+    """What is counted and what is run: the ``network``, and the ``graph`` of the level that leaves the spikes.
 
+    ``target``: whose integers the graph is in, None where it is in reals. ``record``: who runs it where no interpreter
+    of ours does: torch.
+    """
+
+    network: Graph
     graph: Graph
     target: Target | None
     steps: int
     level: str
-    ann: list[dict[str, Any]] | int | None
-    record: Callable[[Given], Trace] | None = None
-    """Who runs it where no interpreter of ours does: torch."""
+    record: Callable[[Given], Trace | None] | None = None
+
+    def counter(self, options: Options | None = None) -> Counter:
+        """What counts its runs."""
+        return Counter(self.network, options, self.graph if self.graph is not self.network else None)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         prices,
         name=Path(options.model).name,
         level=what.level,
-        ann=what.ann,
+        ann=ann_of(model, what),
         correct=correct,
         data={"name": data.name, "digest": data_digest(data)},
     )
@@ -82,15 +93,14 @@ def count_model(
 ) -> tuple[Counts, list[int] | None, Counted]:
     """Counts over all data, how many samples are right after 1, 2, ... steps, and what was run."""
     what = chosen_level(model, options, log)
-    graph = what.graph
-    choices = Options(options.static_input, options.zero_skip, options.multiplicity)
-    counter, parts, found = Counter(graph, choices), [], []
-    judged = data.labels is not None and len(graph.names(Readout)) == 1
+    counter = what.counter(Options(options.static_input, options.zero_skip, options.multiplicity))
+    parts, found = [], []
+    judged = data.labels is not None and len(what.graph.names(Readout)) == 1
     with Progress(len(data.x)) as progress:
         for first, stimulus, trace in runs(what, data):
             parts.append(counter.count(stimulus, trace))
             if judged:
-                found.append(answers_by_steps(graph, trace))
+                found.append(answers_by_steps(what.graph, trace))
             if not options.quiet:
                 progress.update(min(first + BATCH, len(data.x)), "count")
     correct = None
@@ -100,18 +110,40 @@ def count_model(
     return concatenate(parts), correct, what
 
 
+def ann_of(model: Trained | Imported | Exchanged | Bundle, what: Counted) -> list[dict[str, Any]] | int:
+    """The artificial network of the same topology: its layers, or its MACs where a bundle holds no more of it."""
+    if not isinstance(model, Bundle):
+        return dense_layers(model.topology)
+    layers, mac = dense_layers(what.network), int(model.manifest["ann_mac"])
+    return layers if sum(layer["mac"] for layer in layers) == mac else mac
+
+
 def runs(what: Counted, data: Data) -> Iterator[tuple[int, dict[str, Array], Trace]]:
-    """Batches: their first sample, stimulus and trace; integers where a chip's integers are counted, else reals."""
+    """Batches: their first sample, the network's stimulus and the trace that the level left."""
     simulator = Simulator(what.graph, what.target) if what.target is not None else None
     for first in range(0, len(data.x), BATCH):
-        stimulus = shown(what.graph, data.x[first : first + BATCH], what.steps)
-        if simulator is None:
-            reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
-            run = what.record
-            yield first, reals, run(data.x[first : first + BATCH]) if run else reference.run(what.graph, reals)
-        else:
-            integers = encoded(what.graph, stimulus)
-            yield first, integers, simulator.run(integers)
+        x = data.x[first : first + BATCH]
+        stimulus = shown(what.network, _in_reals(x), what.steps)
+        trace = what.record(x) if what.record else None
+        if trace is None:
+            trace = simulator.run(encoded(what.graph, stimulus)) if simulator else reference.run(what.graph, stimulus)
+        yield first, given(what.network, stimulus), trace
+
+
+def _in_reals(x: Given) -> Given:
+    """Before images are shown at every step, so that the steps stay one and the same memory."""
+    if isinstance(x, Inputs):
+        return Inputs({name: array.astype(np.float64) for name, array in x.arrays.items()})
+    return x.astype(np.float64)
+
+
+def given(network: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
+    """What a network meets: integers where its inputs are declared to be, else the data as they are."""
+    found = dict(stimulus)
+    for name, op in network.nodes.items():
+        if isinstance(op, Input) and isinstance(op.signal, Fixed):
+            found[name] = encode(op.signal, stimulus[name])
+    return found
 
 
 def answers_by_steps(graph: Graph, trace: Trace) -> Array:
@@ -140,18 +172,19 @@ def data_digest(data: Data) -> str:
 def chosen_level(model: Trained | Imported | Exchanged | Bundle, options: argparse.Namespace, log: Log) -> Counted:
     """The level of the model that the command line asks for."""
     if isinstance(model, Bundle):
-        if options.level not in (None, "fixed"):
+        program = model.program
+        if options.level not in (None, program.level):
             raise ReadError(
                 f"a bundle has no level {options.level!r}", where=options.model, remedy="give the checkpoint"
             )
-        program = model.program
-        return Counted(program.graph, model.target, program.steps, program.level, model.manifest.get("ann_mac"))
-    level, ann = options.level or ("fixed" if model.in_integers else "folded"), dense_layers(model.topology)
+        return Counted(model.network, program.graph, model.target, program.steps, program.level)
+    level = options.level or ("fixed" if model.in_integers else "folded")
     if level == "torch":
         if not isinstance(model, Trained) or model.in_integers:
             raise ReadError("torch runs no network in integers", where=options.model, remedy="leave --level out")
-        return Counted(model.graph, None, model.steps, level, ann, model.record)
-    if level == "fixed" or model.in_integers:
+        return Counted(model.graph, model.graph, None, model.steps, level, model.record)
+    if level in INTEGERS or model.in_integers:
         compiled = model.lowered(options, log)
-        return Counted(compiled.levels["fixed"], compiled.target, model.steps, level, ann)
-    return Counted(model.graph if level == "read" else model.folded, None, model.steps, level, ann)
+        graph = compiled.levels[INTEGERS.get(level, "fixed")]
+        return Counted(model.graph, graph, compiled.target, model.steps, level)
+    return Counted(model.graph, model.graph if level == "read" else model.folded, None, model.steps, level)

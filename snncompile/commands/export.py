@@ -20,9 +20,10 @@ from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.commands.verify import climb, device_of, rung_rows
 from snncompile.compile import Compiled
 from snncompile.energy import dense_macs
+from snncompile.energy_skeleton import skeleton
 from snncompile.errors import ReadError
 from snncompile.ir.ops import Input, Neuron, Readout
-from snncompile.ir.store import save
+from snncompile.ir.store import Program, save
 from snncompile.passes.place import chips_of, utilisation
 from snncompile.passes.quantise import Layer, Range
 from snncompile.report.bundle_report import bundle_report
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         compiled, rungs = climb(model, data, options, log)
     with bundle.writing(out, force=options.force) as folder:
         save(compiled.program, folder)
+        (folder / "network").mkdir()
+        save(Program(skeleton(model.graph), "read", compiled.target.name, compiled.steps), folder / "network")
         shutil.copyfile(compiled.target.sheet.path, folder / "target.toml")
         note = _for_onnx(compiled, folder, options) if device == "onnx" else _for_lava(compiled, folder)
         log(note)

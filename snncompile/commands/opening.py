@@ -177,6 +177,11 @@ class Bundle:
         check(program.graph, "placed", self.target)
         return program
 
+    @cached_property
+    def network(self) -> Graph:
+        """The form of the network that the bundle was made from, for counting."""
+        return load(self.path / "network").graph
+
     @property
     def target(self) -> Target:
         """The sheet that the bundle was made for, as it travels with the bundle."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from snncompile.cost_model import CostModel
-from snncompile.energy import Counts, Layer
+from snncompile.energy import Counts
 from snncompile.energy_compat import AC, MAC
 from snncompile.energy_conventions import ROLES, Column, conventions, digest
+from snncompile.energy_layers import Layer
 from snncompile.energy_prices import PRICED, priced, quantised_ann
 from snncompile.report.table import table
 
@@ -128,9 +129,7 @@ def _layer(layer: Layer, counts: Counts) -> dict[str, Any]:
     }
     if layer.fired is None:
         return found
-    most = counts.samples * counts.steps
-    ends = {"dead": int((layer.fired == 0).sum()), "saturated": int((layer.fired == most).sum())}
-    return {**found, **ends}
+    return {**found, "dead": layer.fired.dead, "saturated": layer.fired.saturated}
 
 
 def to_text(report: Mapping[str, Any]) -> str:

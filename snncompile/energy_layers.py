@@ -1,0 +1,235 @@
+"""What one layer of a run costs: a column of counts for every kind of operation, each int64 [samples, steps]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import assert_never
+
+import numpy as np
+
+from snncompile.energy_conventions import Column, Options, Role
+from snncompile.energy_counts import Plan, Way, reach
+from snncompile.energy_events import Bits, Events, FanOut, ones
+from snncompile.energy_sent import Sent
+from snncompile.errors import GraphError
+from snncompile.fixed import Integers
+from snncompile.ir.ops import Input, Neuron, Pool, Readout, kind
+
+
+@dataclass(frozen=True)
+class Fired:
+    """Which neurons of a population fired ``ever`` and ``always``, over every step of every sample, packed."""
+
+    neurons: int
+    ever: Bits
+    always: Bits
+
+    def joined(self, other: Fired) -> Fired:
+        """The same over the samples of both."""
+        return Fired(self.neurons, self.ever | other.ever, self.always & other.always)
+
+    @property
+    def dead(self) -> int:
+        """How many fired at no step of any sample."""
+        return self.neurons - ones(self.ever)
+
+    @property
+    def saturated(self) -> int:
+        """How many fired at every step of every sample."""
+        return ones(self.always)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One node's counts.
+
+    ``signal`` says what arrives (``spike``, ``count``, ``analog``, ``analog + spike`` ...) and ``sources`` from where;
+    ``sites`` are the elements of the sources (of a population: its neurons), ``size`` the elements it sends,
+    ``synapses`` the structural ones, which is what one dense pass multiplies, ``taps`` the same with those that reach
+    beyond the borders, ``parameters`` the stored weights and biases (``biased``: with any). ``columns``: int64
+    [samples, steps] each; a column that does not apply is absent. ``fired``: of neurons only.
+    """
+
+    name: str
+    kind: str
+    signal: str
+    sources: tuple[str, ...]
+    sites: int
+    synapses: int
+    columns: Mapping[Column, Integers]
+    role: Role = "network"
+    size: int = 0
+    taps: int = 0
+    parameters: int = 0
+    biased: bool = False
+    fired: Fired | None = None
+
+    def total(self, column: Column) -> int:
+        """The sum over samples and steps, 0 where the column does not apply."""
+        return int(self.columns[column].sum()) if column in self.columns else 0
+
+    @property
+    def ac(self) -> Integers | None:
+        """Structural accumulates [samples, steps]."""
+        return self.columns.get("ac")
+
+    @property
+    def mac(self) -> Integers | None:
+        """Multiply-accumulates [samples, steps]."""
+        return self.columns.get("mac")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What every count of one run needs."""
+
+    plan: Plan
+    sent: Sent
+    options: Options
+
+    @property
+    def samples(self) -> int:
+        """How many samples were run."""
+        return self.sent.samples
+
+    @property
+    def steps(self) -> int:
+        """How many steps each of them took."""
+        return self.sent.steps
+
+    def layer(self, name: str, synapses: int, columns: dict[Column, Integers], sites: int | None = None) -> Layer:
+        sources = tuple(dict.fromkeys(way.source for way in self.plan.ways[name]))
+        signal = " + ".join(dict.fromkeys(self.signal(source) for source in sources))
+        if sites is None:
+            sites = sum(prod(self.plan.extent[source]) for source in sources)
+        op, role = self.plan.graph.nodes[name], self.plan.roles.get(name, "network")
+        return Layer(name, kind(op), signal, sources, sites, synapses, columns, role, *self.plan.sizes(name))
+
+    def signal(self, source: str) -> str:
+        """What a source sends, in a word."""
+        op = self.plan.graph.nodes[source]
+        if isinstance(op, Input):
+            return type(op.signal).__name__.lower()
+        return "spike" if self.sent.sends_events(source) else "analog"
+
+    def every_step(self, number: int) -> Integers:
+        """The same number at every sample and step."""
+        return np.full((self.samples, self.steps), number, dtype=np.int64)
+
+    def only_events(self, name: str) -> bool:
+        """Whether nothing but events arrives at a node."""
+        return all(self.sent.sends_events(way.source) for way in self.plan.ways[name])
+
+    def along(self, some: Iterable[Way]) -> Integers:
+        """What the events of these ways reach: [2, samples, steps]. Ways of numbers reach nothing here."""
+        total = np.zeros((2, self.samples, self.steps), dtype=np.int64)
+        for way in some:
+            events = self.sent.events(way.source)
+            if events is not None:
+                total += _both(events, way.reach)
+        return total
+
+    def numbers(self, name: str) -> tuple[Integers, Integers] | None:
+        """What the non-zero values of an input reach, [2, samples, steps], and whether they changed: [samples, steps].
+
+        None where anything but one input arrives, or through a pool: those values are not recorded.
+        """
+        way, *more = self.plan.ways[name]
+        if more or way.pool is not None or not isinstance(self.plan.graph.nodes[way.source], Input):
+            return None
+        return _both(self.sent.nonzero(way.source), way.reach), self.sent.changed(way.source)
+
+    def spikes(self, sources: Iterable[str]) -> Integers:
+        """Events of sources, each source once."""
+        total = np.zeros((self.samples, self.steps), dtype=np.int64)
+        for source in sources:
+            events = self.sent.events(source)
+            assert events is not None
+            total += events.number
+        return total
+
+    def weights(self, name: str) -> Layer:
+        """Events: AC along every way. Anything else: every synapse at every step."""
+        structural, found = self.plan.synapses[name], self.plan.ways[name]
+        if not self.only_events(name):
+            return self.layer(name, structural, self.products(name))
+        if self.options.multiplicity == "graded":
+            arriving = Events(self.sent.arriving(name) != 0)
+            every, present = _both(arriving, reach(self.plan.own[name]))
+            spikes = arriving.number
+        else:
+            every, present = self.along(found)
+            spikes = self.spikes(dict.fromkeys(way.source for way in found))
+        return self.layer(name, structural, {"ac": every, "ac_nonzero_weight": present, "spikes_in": spikes})
+
+    def products(self, name: str) -> dict[Column, Integers]:
+        """Where numbers meet weights."""
+        columns: dict[Column, Integers] = {"mac": self.every_step(self.plan.synapses[name])}
+        known = self.numbers(name)
+        if known is None and self.options.zero_skip:
+            raise GraphError(
+                "which of the numbers that arrive are zero is not recorded",
+                where=self.plan.graph.label(name),
+                remedy="count without zero_skip",
+            )
+        if known is not None:
+            (every, present), changed = known
+            columns["mac_nonzero"] = present
+            if self.options.zero_skip:
+                columns["mac"] = every
+            if self.options.static_input == "cache":
+                columns = {key: values * changed for key, values in columns.items()}
+        return columns
+
+    def norm(self, name: str) -> Layer:
+        """A norm with no weights before it to fold into: one MAC an element."""
+        return self.layer(name, 0, {"mac": self.every_step(prod(self.plan.extent[name]))})
+
+    def pool(self, name: str, op: Pool) -> Layer:
+        """Sums of numbers are additions of their own; sums of events are, where a population takes them as they are."""
+        if op.kind == "max":
+            return self.layer(name, 0, {})
+        if not self.only_events(name):
+            return self.layer(name, 0, {"pool_adds": self.every_step(self.plan.synapses[name])})
+        spikes = self.spikes(dict.fromkeys(way.source for way in self.plan.ways[name]))
+        return self.layer(name, 0, {"pool_adds": self.along(self.plan.through(name))[0], "spikes_in": spikes})
+
+    def population(self, name: str, op: Neuron | Readout) -> Layer:
+        """Updates, biases, and what arrives without having met weights or a pool."""
+        size = prod(op.shape)
+        bare = [way for way in self.plan.ways[name] if way.pool is None]
+        direct = self.along(bare)[0]
+        for way in bare:
+            sender = self.plan.graph.nodes[way.source]
+            if isinstance(sender, Input | Readout) and self.sent.events(way.source) is None:
+                direct += int(way.fan_out[0].sum())  # a number for every neuron, every step
+        columns: dict[Column, Integers] = {"one_to_one": direct, "bias_adds": self.every_step(self.plan.biased[name])}
+        match op:
+            case Neuron():
+                events = self.sent.events(name)
+                assert events is not None
+                columns |= {"neuron_updates": self.every_step(size), "spikes_out": events.number}
+                return replace(self.layer(name, 0, columns, size), fired=Fired(size, events.ever, events.always))
+            case Readout():
+                columns["readout_adds"] = self.every_step(size * _accumulations(op))
+                return self.layer(name, 0, columns, size)
+            case _ as never:
+                assert_never(never)
+
+
+def _both(events: Events, reach: tuple[FanOut, FanOut]) -> Integers:
+    """What events reach, by every synapse and by those that are not zero: [2, samples, steps]."""
+    every, present = reach
+    whole = events.reached(every)
+    return np.stack([whole, whole if present is every else events.reached(present)])
+
+
+def _accumulations(op: Readout) -> int:
+    """Additions into a read-out, an element and step. Every kind writes its accumulator at every step."""
+    match op.kind:
+        case "sum" | "mean" | "weighted" | "last":
+            return 1
+        case _ as never:
+            assert_never(never)
