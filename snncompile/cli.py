@@ -27,7 +27,10 @@ graph contradicts itself; 6 cannot be carried to the target; 7 Lava's interprete
 found a difference; 9 two counts do not compare; 70 our fault; 130 interrupted. `snncompile VERB --help` says what a
 verb takes."""
 
-DATA = "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz, .npy or .nir (NIR data) file"
+DATA = (
+    "data set NAME[:split[:count]] (fashion-mnist:test:256), or an .npz, .npy or .nir (NIR data) file;"
+    " several inputs: by name"
+)
 
 
 NIR = (

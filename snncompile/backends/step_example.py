@@ -60,7 +60,8 @@ class History:
         edges = self.graph.into(port.of)
         total = np.asarray(sum(self.sent(edge.source, m - edge.delay) for edge in edges))
         source = self.graph.nodes[edges[0].source]
-        return (source.summed(total) if isinstance(source, Readout) else total).astype(port.dtype)
+        alone = isinstance(source, Readout) and len(edges) == 1 and not edges[0].delay
+        return (source.summed(total) if isinstance(source, Readout) and alone else total).astype(port.dtype)
 
 
 def history(graph: Graph, stimulus: Mapping[str, Array], target: Target) -> History:

@@ -27,7 +27,7 @@ from snncompile.errors import NotRepresentable
 from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
 from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Readout, Scale, Synapse, real
+from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Output, Readout, Scale, Synapse, real
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike, grid
 from snncompile.passes.quantise_integers import (
     Candidate,
@@ -134,7 +134,14 @@ class _Run:
         incoming = _joined([self._incoming(one, coded) for one in connections(self.graph) if one.target == name])
         spikes, potentials = self.trace.spikes.get(name), self.trace.potentials[name]
         seen = Seen(population, incoming, spikes, len(potentials), self.steps)
-        return incoming, choose_unit(name, seen, self.target, potentials, addends=self.addends)
+        several = self.addends and self._read_alone(name)
+        return incoming, choose_unit(name, seen, self.target, potentials, addends=several)
+
+    def _read_alone(self, name: str) -> bool:
+        """Whether nothing but outputs reads a population, each of them nothing else: sums can be made behind it."""
+        behind = [edge.target for edge in self.graph.out_of(name)]
+        ends = all(isinstance(self.graph.nodes[one], Output) for one in behind)
+        return ends and all(len(self.graph.into(one)) == 1 for one in behind)
 
     def _incoming(self, connection: Connection, coded: Mapping[str, Signal]) -> Incoming:
         signal = coded.get(connection.source, Spike())

@@ -163,6 +163,17 @@ def test_network_net_says_of_how_many_outputs_an_answer_is_the_sum(tmp_path: Pat
         read(tmp_path / "network.net")
 
 
+def test_numbers_that_meet_others_keep_one_neuron() -> None:
+    """An output that adds two read-outs adds them neuron by neuron."""
+    graph, stimulus = wide()
+    more = graph.edit(
+        {"out2": graph.nodes["out"], "answer2": graph.nodes["answer"]},
+        [*graph.edges, Edge("flat", "out2"), Edge("out2", "answer2"), Edge("answer2", "end")],
+    )
+    done = compile_graph(more, LOIHI, stimulus)
+    assert [readout(done).addends, readout(done).shape] == [1, (5,)]
+
+
 @pytest.mark.parametrize("addends", [0, 4, -1])
 def test_neurons_that_do_not_divide_are_refused(addends: int) -> None:
     graph = Graph(
