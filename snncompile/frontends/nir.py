@@ -67,15 +67,14 @@ def read_record(net: Net, options: Options, where: str) -> Found:
 
 
 def _recorded(net: Net, options: Options, where: str) -> Found:
-    if options.said:
+    recorded = unpack(str(net.metadata[OURS]), net, where)
+    if said := options.against("euler", recorded.dt):
         raise ReadError(
-            f"says itself what it is, and so do the options ({options.said})",
+            f"says itself what it is, and the options say more or other ({said})",
             where=where,
-            why="its metadata are this program's",
+            why=f"its metadata are this program's: euler, dt = {recorded.dt:g}",
             remedy="leave them out, or read the numbers alone: `--nir metadata=ignore`",
         )
-    text = net.metadata[OURS]
-    recorded = unpack(str(text), net, where)
     try:
         check(recorded.graph, "read")
     except GraphError as error:

@@ -69,8 +69,8 @@ def takes(node: Node) -> Shape | None:
     """The shape that a node says it takes; None where it takes any."""
     match node.kind:
         case "Affine" | "Linear":
-            weight = node.reals("weight")
-            return weight.shape[-1:] if weight.ndim == 2 else None
+            weight = node.need("weight")
+            return weight.shape[-1:] if not isinstance(weight, str) and weight.ndim == 2 else None
         case "Input" | "Output" if node.has("shape"):
             return node.shape()
         case "Scale" | "Threshold" | "I" | "IF" | "LI" | "LIF" | "CubaLI" | "CubaLIF" | "Delay":

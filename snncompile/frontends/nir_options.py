@@ -46,11 +46,13 @@ class Options:
     input: Signal | None = None
     steps: int | None = None
 
-    @property
-    def said(self) -> str:
-        """What was chosen of that which a file's metadata also say."""
-        keys = ("semantics", "dt", "r", "current", "start", "fires", "reset", "loop", "input", "readout")
-        return ", ".join(key for key in keys if getattr(self, key) not in (None, ()))
+    def against(self, semantics: str, dt: float) -> str:
+        """What was chosen besides, or otherwise than, a file whose metadata say all of it."""
+        keys = ("r", "current", "start", "fires", "reset", "loop", "input", "readout")
+        found = [key for key in keys if getattr(self, key) not in (None, ())]
+        found += ["semantics"] * (self.semantics not in (None, semantics))
+        found += ["dt"] * (self.dt is not None and abs(self.dt / dt - 1.0) > 1e-6)
+        return ", ".join(found)
 
 
 def parse(semantics: str | None, dt: float | None, words: str | None) -> Options:

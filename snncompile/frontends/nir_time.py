@@ -37,6 +37,7 @@ CLOSE = 1e-6
 """Relative: what float32 numbers of one meaning may differ by."""
 GRID = 4096
 """A decay of Loihi is a multiple of 1/4096."""
+MOST_STEPS = 1 << 20  # of a delay
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,11 @@ class Time:
         if not np.any(delay):
             return delay
         assert self.dt is not None
+        if delay.max() > self.dt * MOST_STEPS:
+            raise node.fail(f"its delay is {delay.max():g}", f"dt = {self.dt:g}; {MOST_STEPS:,} steps are read")
         steps = delay / self.dt
         whole = np.rint(steps)
-        if np.any(np.abs(steps - whole) > CLOSE * np.maximum(1.0, steps)) or np.any(whole > 1 << 20):
+        if np.any(np.abs(steps - whole) > CLOSE * np.maximum(1.0, steps)):
             wrong = delay.flat[int(np.argmax(np.abs(steps - whole)))]
             why = f"dt = {self.dt:g}"
             raise node.fail(f"its delay {wrong:g} is no whole number of steps", why, "another --dt")

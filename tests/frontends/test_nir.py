@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from hypothesis import strategies as st
 from snncompile.compile import fold
 from snncompile.errors import ReadError, UnsupportedNode
 from snncompile.frontends.nir import Found, read
+from snncompile.frontends.nir_file import read_net
+from snncompile.frontends.nir_metadata import pack
 from snncompile.frontends.nir_options import Options
-from snncompile.ir.ops import By, Conv, Neuron, Readout
+from snncompile.ir.ops import By, Conv, Input, Neuron, Readout
+from snncompile.ir.signals import Spike
+from snncompile.ir.text import to_text
 from snncompile.run import reference
 from snncompile.run.trace import Trace
 from tests.nir_model import Array, Model
@@ -563,3 +568,38 @@ def test_random_chains_fire_as_their_equations_say(
     expected = Model(graph, DT, late=late).run(x := {"input": spikes(generator, 12, 2, 5, 4)})
     for name, array in played(found, x).spikes.items():
         np.testing.assert_array_equal(array[0], expected[name].astype(bool), err_msg=name)
+
+
+def test_metadata_of_ours_count_as_long_as_they_are_of_these_numbers(path: Path) -> None:
+    """To the last bit and with what the numbers cannot say; other options, and other numbers, are refused."""
+    import h5py
+
+    generator = np.random.default_rng(21)
+    nodes, edges = chain(
+        ("input", nir.Input(np.array([4]))),
+        ("fc", affine(generator, 3, 4)),
+        ("lif", lif((3,), decay=0.9)),
+        ("output", nir.Output(np.array([3]))),
+    )
+    write(path, nodes, edges)
+    plain, net = read(path), read_net(path)[0]
+    meant = plain.graph.edit({"input": Input((4,), Spike()), "lif": replace(plain.graph.nodes["lif"], fires=">=")})  # type: ignore[type-var]
+    with h5py.File(path, "a") as file:
+        file["node/metadata/snncompile"] = pack(meant, net, dt=DT, profile="canonical", steps=5)
+    found = read(path)
+    assert to_text(found.graph) == to_text(meant)
+    assert (found.dt, found.steps, found.semantics) == (DT, 5, "euler")
+    assert to_text(read(path, Options("euler", DT)).graph) == to_text(meant)
+    assert to_text(read(path, Options(metadata="ignore")).graph) == to_text(plain.graph)
+    for options, said in (
+        (Options(dt=1.0), r"\(dt\)"),
+        (Options("exact"), r"\(semantics\)"),
+        (Options(fires="gt", start="zero"), r"\(start, fires\)"),
+    ):
+        with pytest.raises(ReadError, match=f"the options say more or other {said}.*--nir metadata=ignore"):
+            read(path, options)
+    with h5py.File(path, "a") as file:
+        file["node/nodes/fc/weight"][0, 0] += 1
+    with pytest.raises(ReadError, match="its metadata are those of other numbers"):
+        read(path)
+    assert read(path, Options(metadata="ignore")).graph

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from snncompile.errors import ReadError, UnsupportedNode
 from snncompile.frontends.nir import read
+from snncompile.frontends.nir_options import Options
 
 STRING = h5py.string_dtype()
 Change = Callable[[Any], None]
@@ -286,6 +287,7 @@ import resource, sys
 from pathlib import Path
 from snncompile.errors import ReadError
 from snncompile.frontends.nir import read
+from snncompile.frontends.nir_options import Options
 import h5py
 
 with open("/proc/self/statm") as file:
@@ -341,6 +343,46 @@ def test_bytes_that_were_changed_are_read_or_refused(
     path.write_bytes(content)
     with suppress(ReadError):
         read(path)
+
+
+VALUES = (
+    *(
+        "text",
+        h5py.Empty("f4"),
+        np.array([]),
+        np.array(1e300),
+        np.array(-1),
+        np.array([True]),
+        np.full((3, 6, 6), 1e308),
+    ),
+    *(np.ones(shape) for shape in ((1,), (2,), (3,), (4,), (27,), (4, 4), (3, 1, 1), (0, 3))),
+)
+KINDS = ("LIF", "IF", "LI", "I", "Delay", "Scale", "Affine", "Conv2d", "Output", "NIRGraph", "Threshold", "Flatten")
+OPTIONS = (
+    Options(),
+    Options("euler", 1.0, start="zero"),
+    Options("exact", 0.5, start="reset", r="written"),
+    Options("sinabs"),
+    Options("loihi", 1e-4, r="step", start="leak", readout="sum", current="old"),
+)
+
+
+@given(data=st.data())
+def test_fields_and_edges_that_were_changed_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = good(tmp_path_factory.mktemp("changed") / "n.nir")
+    with h5py.File(path, "a") as file:
+        nodes = file["node/nodes"]
+        name = data.draw(st.sampled_from(sorted(nodes)))
+        key = data.draw(st.sampled_from(sorted(nodes[name])))
+        del nodes[name][key]
+        if data.draw(st.booleans(), "put another"):
+            nodes[name][key] = data.draw(st.sampled_from(KINDS if key == "type" else VALUES))
+        if data.draw(st.booleans(), "an edge more"):
+            edges(tuple(data.draw(st.sampled_from(sorted(nodes))) for _ in range(2)))(file)
+    with suppress(ReadError):
+        read(path, data.draw(st.sampled_from(OPTIONS)))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04" + bytes(100), b"import os\n"])
