@@ -290,7 +290,7 @@ def test_few_levels_cost_less_when_they_are_trained(reals: Path, tmp_path: Path,
     target, out = tmp_path / "narrow.toml", tmp_path / "narrow.pt"
     target.write_text(sheet, encoding="utf-8")
     recipe = tmp_path / "recipe.toml"
-    settings = f'target = "{target}"\nepochs = 6\nlearning_rate = 0.003\n'
+    settings = f'target = "{target}"\nepochs = 16\nlearning_rate = 0.003\n'
     recipe.write_text(RECIPE.partition("[quantise]")[0] + "[quantise]\n" + settings, encoding="utf-8")
     plain = verb("simulate", reals, "--target", target, "--data", "digits")
     verb("train", recipe, "--from", reals, "-o", out)
