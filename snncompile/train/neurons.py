@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snncompile.train.surrogates import SURROGATES, Surrogate, triangle
 
-__all__ = ["LIF", "Spiking", "triangle"]
+__all__ = ["Spiking", "triangle", "whole"]
 
 _ONE = torch.ones(())
 
@@ -169,6 +169,3 @@ class Spiking(nn.Module):
 def whole(x: Tensor) -> Tensor:
     """Currents in float32 where products were computed in half the bits: potentials add up over many steps."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-LIF = Spiking

@@ -30,11 +30,10 @@ from snncompile.errors import SheetError
 from snncompile.recipe import Recipe
 from snncompile.recipe.methods import IdeSettings
 from snncompile.train.course import Course, right
-from snncompile.train.feedback import RESTRICTED, Restricted
+from snncompile.train.feedback import RESTRICTED
 from snncompile.train.layers import Signal
 from snncompile.train.networks import INPUT, Network
 from snncompile.train.neurons import Spiking
-from snncompile.train.plan import Step
 from snncompile.train.representation import mean_over_time
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -212,6 +211,3 @@ def _sum(arriving: list[Tensor]) -> Tensor:
     for other in arriving[1:]:
         first = first + other
     return first
-
-
-__all__ = ["Ide", "Loop", "Restricted", "Solution", "Step", "solve"]
