@@ -36,7 +36,7 @@ from snncompile.passes.quantise_integers import (
     integer_population,
     integer_weights,
 )
-from snncompile.passes.quantise_unit import addend_of, choose_unit, worst_addend
+from snncompile.passes.quantise_unit import addend_of, choose_unit, lasting, worst_addend
 from snncompile.passes.quantise_view import Seen
 from snncompile.run import reference
 from snncompile.run.trace import Array, Trace
@@ -299,14 +299,14 @@ def _layer(
     arriving = sum(worst_addend(item, weight, best.addends) for item, weight in zip(incoming, weights, strict=True))
     limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
     if isinstance(op, Readout):
-        current, lasting = arriving, float(steps)
+        current, lasted = arriving, lasting(op, steps, target)
         decay = abs(op.decay - float(round_half_away(op.decay * 2.0**target.decay.bits)) / 2.0**target.decay.bits)
     else:
         alpha, beta = (mantissa / 2**target.decay.bits for mantissa in integer_decays(op, target))
         decay = max(float(np.abs(real(kept) - own).max()) for kept, own in ((op.alpha, alpha), (op.beta, beta)))
         current = arriving / alpha
-        lasting = min(float(steps), 1 / beta) if beta else float(steps)
-    potential = lasting * (current + float(np.abs(best.bias.real).max(initial=0.0)))
+        lasted = min(float(steps), 1 / beta) if beta else float(steps)
+    potential = lasted * (current + float(np.abs(best.bias.real).max(initial=0.0)))
     if isinstance(op, Neuron):
         reset = op.reset.amount if isinstance(op.reset, By) else op.reset.value
         potential += sum(float(np.abs(real(value)).max()) / best.unit for value in (reset, op.initial))

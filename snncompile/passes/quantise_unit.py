@@ -91,6 +91,7 @@ class _Search:
         self.name, self.seen, self.target, self.reached, self.norm = name, seen, target, reached, norm
         self.op, self.incoming = seen.op, seen.incoming
         self.theta = float(np.max(np.abs(real(self.op.threshold)))) if isinstance(self.op, Neuron) else 0.0
+        self.lasting = lasting(self.op, seen.steps, target) if isinstance(self.op, Readout) else 0.0
         self.reason = ""
 
     def candidates(self, view: View) -> list[Candidate]:
@@ -193,11 +194,11 @@ class _Search:
         """The fewest neurons a number, a power of two, of which no sum over a sample can leave the range."""
         target, most = self.target, most_addends(self.incoming)
         limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
-        limit = min(limit, target.threshold.most / self.seen.steps - bias)
+        limit = min(limit, target.threshold.most / self.lasting - bias)
         arriving = sum(worst_sum(item, weight) for item, weight in zip(self.incoming, weights, strict=True))
         if arriving <= limit:
             return 1
-        total = self.seen.steps * (arriving + bias)
+        total = self.lasting * (arriving + bias)
         self._refused(lambda: f"its sum can reach {total:.0f} ({target.cite('threshold.most')})")
         if most == 1:
             return 0
@@ -215,6 +216,12 @@ class _Search:
     def _refused(self, why: Callable[[], str]) -> int:
         self.reason = why()
         return 0
+
+
+def lasting(op: Readout, steps: int, target: Target) -> float:
+    """How many steps' worth of input a read-out can hold: ``sum of decay^age``, with the decay that the machine has."""
+    kept = float(round_half_away(op.decay * 2.0**target.decay.bits)) / 2.0**target.decay.bits
+    return min(float(steps), 1.0 / (1.0 - kept)) if kept < 1.0 else float(steps)
 
 
 def most_addends(incoming: list[Incoming]) -> int:

@@ -109,6 +109,8 @@ def _kept(op: Synapse, sheet: Weight) -> _Kept:
     digest = sha256(repr((type(op).__name__, values.shape)).encode() + values.tobytes()).digest()
     if isinstance(op, Scale):
         return bits, 1, digest, None
+    if isinstance(op, Dense) and not whole:  # which columns will be zero or alike is not known before they are integers
+        return bits, 1, digest, None
     columns = np.ascontiguousarray(np.moveaxis(values, 0, -1).reshape(-1, len(values)))
     different = {column.tobytes(): column for column in columns if column.any()}
     if isinstance(op, Conv):
