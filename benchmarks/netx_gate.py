@@ -45,7 +45,7 @@ from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 
 LOIHI = Target.load("loihi")
-PACKAGE = "lava-dl==0.6.0"
+PACKAGES = ("lava-dl==0.6.0", "h5py==3.16.0")  # the second is what netx reads files with
 STANDINS = {
     "torch.py": "def tensor(*given): raise NotImplementedError\ndef is_tensor(value): return False\n",
     "lava/lib/dl/slayer/__init__.py": "",
@@ -57,7 +57,7 @@ STANDINS = {
 def environment(folder: Path, python: Path) -> dict[str, str]:
     """Where that interpreter finds lava-dl's netx: installed by pip into ``folder``, its other half replaced."""
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--target", str(folder)]
-    subprocess.run([python, "-m", "pip", "install", "--disable-pip-version-check", *options, PACKAGE], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--disable-pip-version-check", *options, *PACKAGES], check=True)
     shutil.rmtree(folder / "lava/lib/dl/slayer")
     for name, text in STANDINS.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
