@@ -18,7 +18,7 @@ position; other connections one for each neuron. ``benchmarks/placement.py`` hol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import ceil, prod
 from typing import Any
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from snncompile.fixed import FixedPoint
 from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Conv, Dense, Scale, Shape, Slice, Synapse
+from snncompile.ir.ops import Conv, Dense, Readout, Scale, Shape, Slice, Synapse
 from snncompile.ir.shapes import shapes
 from snncompile.target import Target, Weight
 
@@ -84,6 +84,10 @@ class Net:
             into[connection.target].append(connection)
             out_of[connection.source].append(connection)
         stores = {c.synapse: store(synapse_of(graph, c), target) for c in every}
+        for c in every:  # into how many neurons a number of a read-out is cut is not known before it is in integers
+            op = synapse_of(graph, c)
+            if isinstance(op, Dense) and isinstance(graph.nodes[c.target], Readout) and not in_integers(op):
+                stores[c.synapse] = replace(stores[c.synapse], lists=1, read=None)
         return Net(graph, target, shapes(graph), into, out_of, stores)
 
 
@@ -109,14 +113,17 @@ def _kept(op: Synapse, sheet: Weight) -> _Kept:
     digest = sha256(repr((type(op).__name__, values.shape)).encode() + values.tobytes()).digest()
     if isinstance(op, Scale):
         return bits, 1, digest, None
-    if isinstance(op, Dense) and not whole:  # which columns will be zero or alike is not known before they are integers
-        return bits, 1, digest, None
     columns = np.ascontiguousarray(np.moveaxis(values, 0, -1).reshape(-1, len(values)))
     different = {column.tobytes(): column for column in columns if column.any()}
     if isinstance(op, Conv):
         return bits, len(different), digest, None
     read = np.array([column != 0 for column in different.values()], dtype=bool).reshape(len(different), len(values))
     return bits, len(different), digest, read.T
+
+
+def in_integers(op: Dense) -> bool:
+    """Whether its weights are the machine's already."""
+    return isinstance(op.weight, FixedPoint)
 
 
 def _bits(least: int, most: int) -> int:

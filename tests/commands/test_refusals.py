@@ -173,7 +173,7 @@ def test_data_of_another_kind(
         ("tset:8", "no such data set"),
         ("digit", "did you mean digits?"),
         ("test:0", "'0' is no count"),
-        ("fashion-mnist", "name ROOT: --data-root or SNNCOMPILE_DATA"),
+        ("fashion-mnist", "set SNNCOMPILE_DATA or say --data-root"),
         ("./nothing.npz", "No such file"),
     ],
 )

@@ -16,7 +16,6 @@ from snncompile.commands.opening import Trained
 from snncompile.errors import LoweringError, ReadError
 from snncompile.recipe import Recipe
 from snncompile.run import integer
-from snncompile.run.cpu import Simulator
 from snncompile.target import Target
 from snncompile.train.checkpoint import load_checkpoint
 from snncompile.train.data import load_for
@@ -199,10 +198,10 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(
     one, other = (load_checkpoint(path).integers for path in (out, trained))
     assert one is not None
     assert other is not None
-    left, right = (Simulator(end.graph, LOIHI) for end in (one, other))
-    assert left._machine.weights.keys() == right._machine.weights.keys()
-    for name, weight in left._machine.weights.items():
-        np.testing.assert_array_equal(weight, right._machine.weights[name])
+    left, right = (integer.IntegerGraph(end.graph, LOIHI) for end in (one, other))
+    assert left.weights.keys() == right.weights.keys()
+    for name, weight in left.weights.items():
+        np.testing.assert_array_equal(weight, right.weights[name])
     assert not (tmp_path / "parted.pt.resume").exists()
 
 
