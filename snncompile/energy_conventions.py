@@ -53,14 +53,15 @@ ZERO_SKIP = {
 }
 MULTIPLICITY = {
     "unary": "unary: a count of k is k events, sources that add are counted one by one",
-    "graded": "graded: what arrives at a synapse at a step is one event, whatever it carries",
+    "graded": "graded: events that meet on a wire at a step are one event, whatever it carries, also where they cancel",
 }
 
 _FIXED = MappingProxyType(
     {
         "schema": "snncompile.conventions/1",
         "operation": "the declared signal decides: events cause AC, analog and fixed signals MAC; values are checked",
-        "synapses": "structural: every synapse inside the borders; ac_nonzero_weight leaves out weights of zero",
+        "network": "the synapses are those of the network as trained, on every level, whatever kernels a machine has",
+        "synapses": "structural: every one inside the borders; ac_nonzero_weight leaves out trained weights of zero",
         "fan_out": "exact at borders, for stride, dilation, groups and kernels of any shape",
         "linear_ops": "pools, factors and flattens between events and weights are folded: events are followed through",
         "norm": "folded into the weights before it; one that cannot be folded is one MAC an element and step",
@@ -68,7 +69,7 @@ _FIXED = MappingProxyType(
         "delay": "an event counts at the step at which it is sent",
         "headline": "ac and mac; which other columns are priced stands in the cost model",
         "roles": "encoder: weights that meet numbers of an input, and the neurons behind them; relay: neurons that only"
-        " other neurons reach, one to one; readout: read-outs and the weights before them",
+        " other neurons reach, one to one, and what only a machine has; readout: read-outs and the weights before them",
         "ann": "every weighted layer once, all synapses inside the borders, MAC; of the network as trained where it is"
         " at hand (pools merged into larger kernels for a machine would flatter the spiking network)",
     }

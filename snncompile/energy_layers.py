@@ -156,7 +156,7 @@ class Run:
         if not self.only_events(name):
             return self.layer(name, structural, self.products(name))
         if self.options.multiplicity == "graded":
-            arriving = Events(self.sent.arriving(name) != 0)
+            arriving = Events(self.sent.present(name))
             every, present = _both(arriving, reach(self.plan.own[name]))
             spikes = arriving.number
         else:

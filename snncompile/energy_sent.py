@@ -82,9 +82,27 @@ class Sent:
             found[:, 1:] = (flat[:, 1:] != flat[:, :-1]).any(axis=2)
         return found
 
-    def arriving(self, name: str) -> Array:
-        """What arrives at a node, in events of one worth: [N, T, *shape]. Raises ``GraphError`` where worths differ."""
-        return self._arriving(name)[0]
+    def present(self, name: str) -> Array:
+        """Where events arrive at a node, one or many, of any worth and sign: bool [N, T, *shape].
+
+        Nothing but events must arrive there.
+        """
+        parts = [self._late(self._present(edge.source), edge.delay) for edge in self.graph.into(name)]
+        return np.asarray(np.logical_or.reduce(parts))
+
+    def _present(self, name: str) -> Array:
+        """Where a node sends events."""
+        op = self.graph.nodes[name]
+        if self.sends_events(name):
+            return np.asarray(self._known[name][0] != 0)
+        arriving = self.present(name)
+        match op:
+            case Flatten():
+                return arriving.reshape(self.samples, self.steps, *(op.shape or (-1,)))
+            case Pool():
+                return _largest(arriving, op)
+            case _:
+                return arriving
 
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of what every sample shows, the same in any batch: a step that is shown again is read once."""
@@ -146,7 +164,7 @@ class Sent:
         values, unit = self._arriving(name)
         match op:
             case Flatten():
-                return values.reshape(self.samples, self.steps, -1), unit
+                return values.reshape(self.samples, self.steps, *(op.shape or (-1,))), unit
             case Pool():
                 planes = values.reshape(-1, *values.shape[2:]).astype(np.int64)
                 total = linear.pool(planes, "sum", op.kernel, op.stride, op.padding)

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from snncompile.energy_conventions import Options
 from snncompile.errors import ReadError
 from snncompile.ir.check import Level
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Readout
+from snncompile.ir.ops import Input, Readout, Stateful
 from snncompile.ir.signals import Fixed
 from snncompile.passes.quantise import encode
 from snncompile.report.energy_report import to_json, to_text
@@ -36,7 +37,7 @@ from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 from snncompile.train.progress import Progress
 
-BATCH = 64
+BATCH, BATCH_NUMBERS = 256, 1 << 23  # samples; values of all populations and steps, which bound them as well
 INTEGERS: Mapping[str, Level] = {"fixed": "fixed", "timed": "timed", "placed": "placed"}
 
 
@@ -102,7 +103,7 @@ def count_model(
             if judged:
                 found.append(answers_by_steps(what.graph, trace))
             if not options.quiet:
-                progress.update(min(first + BATCH, len(data.x)), "count")
+                progress.update(first + len(next(iter(stimulus.values()))), "count")
     correct = None
     if judged and data.labels is not None:
         right = np.concatenate(found) == data.labels[:, None]
@@ -121,8 +122,10 @@ def ann_of(model: Trained | Imported | Exchanged | Bundle, what: Counted) -> lis
 def runs(what: Counted, data: Data) -> Iterator[tuple[int, dict[str, Array], Trace]]:
     """Batches: their first sample, the network's stimulus and the trace that the level left."""
     simulator = Simulator(what.graph, what.target) if what.target is not None else None
-    for first in range(0, len(data.x), BATCH):
-        x = data.x[first : first + BATCH]
+    values = what.steps * sum(prod(op.shape) for op in what.graph.nodes.values() if isinstance(op, Input | Stateful))
+    batch = max(1, min(BATCH, BATCH_NUMBERS // values))
+    for first in range(0, len(data.x), batch):
+        x = data.x[first : first + batch]
         stimulus = shown(what.network, _in_reals(x), what.steps)
         trace = what.record(x) if what.record else None
         if trace is None:
