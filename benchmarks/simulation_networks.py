@@ -80,8 +80,11 @@ class Drawn:
     def _calibrate(self, layer: dict[str, Any]) -> None:
         """Bisect: a higher threshold, fewer spikes, near enough."""
         name = layer["name"]
-        stimulus = {branch["source"]: self.recorded[branch["source"]] for branch in layer["branches"]
-                    if branch["source"] != name}
+        stimulus = {
+            branch["source"]: self.recorded[branch["source"]]
+            for branch in layer["branches"]
+            if branch["source"] != name
+        }
         low, high = 0, 1 << 22
         while high - low > 1:
             layer["threshold"] = middle = (low + high) // 2

@@ -69,12 +69,13 @@ class Network:
 
     @torch.inference_mode()
     def __call__(self, shown):
-        """``shown`` [steps, samples, ...], or [1, samples, ...] what is the same at every step -> [samples, classes]."""
+        """``shown`` [steps, samples, ...], or [1, samples, ...]: the same at every step -> [samples, classes]."""
         values = {"input": shown}
         for layer in self.layers:
             own = [branch for branch in layer["branches"] if branch["source"] == layer["name"]]
-            arriving = [self.synapses(values[branch["source"]], branch) for branch in layer["branches"]
-                        if branch not in own]
+            arriving = [
+                self.synapses(values[branch["source"]], branch) for branch in layer["branches"] if branch not in own
+            ]
             current = arriving[0]
             for other in arriving[1:]:
                 current = current + other
