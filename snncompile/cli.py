@@ -72,6 +72,13 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
 
 
+def _jobs(text: str) -> int:
+    """A number of processes."""
+    if text.isdecimal() and 1 <= int(text[:4]) <= 999:
+        return int(text[:4])
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1 to 999")
+
+
 def _length(text: str) -> float:
     """A step: positive and finite."""
     with contextlib.suppress(ValueError):
@@ -195,6 +202,8 @@ def _simulate(verbs: Verbs[_Parser]) -> None:
     _lowering(verb)
     what = "write spikes and potentials of every population to this .npz or .nir (NIR data)"
     verb.add_argument("--trace", metavar="FILE", help=what)
+    what = "share the samples out to so many processes (default: 1); the result is the same"
+    verb.add_argument("-j", "--jobs", type=_jobs, default=1, metavar="N", help=what)
 
 
 def _verify(verbs: Verbs[_Parser]) -> None:

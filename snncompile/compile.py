@@ -27,8 +27,7 @@ import numpy as np
 from snncompile.errors import GraphError, InternalError, LoweringError
 from snncompile.ir.check import Level, check
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Norm, Readout, real
-from snncompile.ir.signals import Analog, Fixed, grid
+from snncompile.ir.ops import Norm, Readout, real
 from snncompile.ir.store import Program
 from snncompile.ir.text import to_text
 from snncompile.passes.balance import balance, streams
@@ -38,8 +37,9 @@ from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
 from snncompile.passes.longer_loops import longer_loops
 from snncompile.passes.place import place
-from snncompile.passes.quantise import Layer, encode, quantise, unchanged
-from snncompile.run.stimulus import Given, Inputs
+from snncompile.passes.quantise import Layer, quantise, unchanged
+from snncompile.run.stimulus import encoded as encoded  # what the verbs show a compiled network
+from snncompile.run.stimulus import shown as shown
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -194,56 +194,6 @@ def _onto_cores(
     notes += tuple(f"balance: {note}" for note in balanced.notes) + tuple(f"place: {note}" for note in placed.notes)
     log("placed: " + ", ".join(placed.notes))
     return Compiled(target, levels, layers, notes, steps)
-
-
-def encoded(graph: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
-    """A stimulus in reals as the inputs of a ``fixed`` graph receive it: integers [samples, steps, *shape]."""
-    inputs = {name: op for name, op in graph.nodes.items() if isinstance(op, Input)}
-    return {name: encode(op.signal, stimulus[name]) for name, op in inputs.items()}
-
-
-def shown(graph: Graph, x: Given, steps: int) -> dict[str, Array]:
-    """Images [samples, *shape], the same at every step, or frames [samples, steps, *shape], as a stimulus; for a graph
-    of several inputs either of them for each.
-
-    Raises ``GraphError`` where ``x`` is neither, where the graph has other inputs, or where values are not what an
-    input declares.
-    """
-    inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
-    if not isinstance(x, Inputs):
-        if len(inputs) != 1:
-            raise GraphError(f"has {len(inputs)} inputs, one array was given", where="stimulus")
-        x = Inputs(dict.fromkeys(inputs, x))
-    if set(x.arrays) != set(inputs):
-        raise GraphError(f"data for {sorted(x.arrays)}, inputs are {sorted(inputs)}", where="stimulus")
-    return {name: _at_every_step(graph, name, x.arrays[name], steps) for name in inputs}
-
-
-def _at_every_step(graph: Graph, name: str, x: Array, steps: int) -> Array:
-    op = graph.nodes[name]
-    assert isinstance(op, Input)
-    if x.shape[1:] not in (op.shape, (steps, *op.shape)):
-        what = f"images {list(op.shape)} nor frames {[steps, *op.shape]}"
-        raise GraphError(f"data of shape {list(x.shape)} fit neither {what}", where=name)
-    _admitted(graph, name, x)
-    return x if x.shape[1:] != op.shape else np.broadcast_to(x[:, None], (len(x), steps, *op.shape))
-
-
-def _admitted(graph: Graph, name: str, x: Array) -> None:
-    """Raise ``GraphError`` where values are none of those that the input declares: the machine would clip them."""
-    op = graph.nodes[name]
-    assert isinstance(op, Input)
-    if isinstance(op.signal, Analog | Fixed):  # numbers of any size: their range is chosen on calibration data
-        return
-    unit, least, most = grid(op.signal)
-    integers = np.asarray(x, dtype=np.float64) / unit
-    wrong = x[(integers < least) | (integers > most) | (np.abs(integers - np.rint(integers)) > 1e-6)]
-    if wrong.size:
-        raise GraphError(
-            f"its data hold {wrong.flat[0]:g}, which it does not declare",
-            where=graph.label(name),
-            why=f"it carries {type(op.signal).__name__.lower()}s: multiples of {unit:g} from {least} to {most}",
-        )
 
 
 def _check(graph: Graph, level: Level, target: Target | None) -> Graph:

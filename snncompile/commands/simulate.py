@@ -11,19 +11,22 @@ import numpy as np
 from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported
-from snncompile.commands.opening import Bundle, chosen_data, open_model
+from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
+from snncompile.commands.sharded import Work
 from snncompile.commands.traces import save_trace
-from snncompile.compile import encoded, shown
-from snncompile.ir.ops import Readout, Resonator, SigmaDelta
+from snncompile.compile import shown
+from snncompile.errors import ReadError
+from snncompile.ir.ops import Input, Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
-from snncompile.run.cpu import Simulator
-from snncompile.run.parts import merged, wholes
+from snncompile.run.parts import wholes
+from snncompile.run.stimulus import Given
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
+from snncompile.train.encoders import draws
 from snncompile.train.progress import Progress
-from snncompile.verify import all_answers
+from snncompile.train.streamed import Streamed, streamed
 
-BATCH = 128
+Opened = Trained | Imported | Exchanged | Bundle
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,8 +34,10 @@ def run(options: argparse.Namespace) -> int:
     log = log_of(options)
     if options.trace:
         check_place(Path(options.trace))
+    if options.trace and options.jobs > 1:
+        raise ReadError("--trace and --jobs exclude each other", where=options.trace, remedy="leave one of them out")
     model = open_model(options.model, options)
-    data = chosen_data(model, options)
+    x, labels, name_of_data = _samples(model, options)
     if isinstance(model, Bundle):
         program, target = model.program, model.target
     elif isinstance(model, Imported):
@@ -41,7 +46,6 @@ def run(options: argparse.Namespace) -> int:
         compiled = model.lowered(options, log)
         program, target = compiled.program, compiled.target
     graph, steps = program.graph, program.steps
-    simulator = Simulator(graph, target)
     others = {
         name: op.shape
         for name, op in graph.nodes.items()
@@ -51,33 +55,33 @@ def run(options: argparse.Namespace) -> int:
     counts = dict.fromkeys(neurons, 0)
     found: list[dict[str, Array]] = []
     kept: list[Trace] = []
-    start = time.monotonic()
-    with Progress(len(data.x)) as progress:
-        for first in range(0, len(data.x), BATCH):
-            part = data.x[first : first + BATCH]
-            stimulus = encoded(graph, shown(graph, part, steps))
-            trace = merged(graph, simulator.run(stimulus, keep=None if options.trace else readouts))
-            for name, spikes in trace.meta["spikes"].items():
+    start, done = time.monotonic(), 0
+    work = Work(graph, target, steps, None if options.trace else readouts)
+    with Progress(len(x)) as progress:
+        for part in work.parts(x) if options.jobs == 1 else work.shared(x, options.jobs):
+            for name, spikes in part.spikes.items():
                 counts[name] += spikes
-            found.append(all_answers(graph, trace))
-            if options.trace:
-                kept.append(trace)
+            found.append(part.answers)
+            if part.trace is not None:
+                kept.append(part.trace)
+            done += part.samples
             if not options.quiet:
-                progress.update(first + len(part), f"simulate {target.name}")
+                progress.update(done, f"simulate {target.name}")
     seconds = time.monotonic() - start
     if options.trace:
         dt = model.found.dt if isinstance(model, Exchanged) else None
-        save_trace(Path(options.trace), joined(kept), dt, shown(graph, data.x, steps))
-    samples = len(data.x)
+        assert not isinstance(x, Streamed)
+        save_trace(Path(options.trace), joined(kept), dt, shown(graph, x, steps))
+    samples = len(x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
     rows, rates = [], {}
     for name, shape in neurons.items():
         rates[name] = counts[name] / (samples * steps * int(np.prod(shape)))
         rows.append([name, "x".join(map(str, shape)), f"{counts[name]:,}", f"{rates[name]:.2%}"])
     text = table(["population", "neurons", "spikes", "rate"], rows, right={2, 3})
-    text += f"\n\n{samples} samples of {data.name}, {steps} steps each, in the integers of {target.name}"
+    text += f"\n\n{samples} samples of {name_of_data}, {steps} steps each, in the integers of {target.name}"
     summary: dict[str, object] = {
-        "data": data.name,
+        "data": name_of_data,
         "samples": samples,
         "target": target.name,
         "spikes": counts,
@@ -89,9 +93,26 @@ def run(options: argparse.Namespace) -> int:
     elif classes:
         (only,) = classes.values()
         summary["answers"] = only.tolist()
-        if data.labels is not None:
-            right = int(np.sum(only == data.labels))
+        if labels is not None:
+            right = int(np.sum(only == labels))
             summary["accuracy"] = right / samples
             text += f"\naccuracy {right / samples:.2%} ({right} of {samples})"
     result(options, text, summary)
     return 0
+
+
+def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Streamed, Array | None, str]:
+    """The data, their labels and their name: from a file batch by batch, where the network takes it as it is."""
+    if options.data and not options.trace and (found := _streamed(model, options.data)) is not None:
+        return found, found.y, options.data
+    data = chosen_data(model, options)
+    return data.x, data.labels, data.name
+
+
+def _streamed(model: Opened, spec: str) -> Streamed | None:
+    if isinstance(model, Imported | Exchanged):  # the steps of their samples are those of the data
+        return None
+    if isinstance(model, Bundle) and not model.manifest.get("recipe"):
+        shapes = [op.shape for op in model.program.graph.nodes.values() if isinstance(op, Input)]
+        return streamed(spec, shapes[0], model.program.steps) if len(shapes) == 1 else None
+    return None if draws(model.recipe) else streamed(spec, model.recipe.input, model.recipe.steps)

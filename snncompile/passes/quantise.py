@@ -24,7 +24,7 @@ from hashlib import sha256
 import numpy as np
 
 from snncompile.errors import NotRepresentable
-from snncompile.fixed import FixedPoint, Integers, Reals, round_half_away
+from snncompile.fixed import FixedPoint, Reals, round_half_away
 from snncompile.ir.connections import Connection, connections, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Op, Output, Readout, Scale, Synapse, real
@@ -39,6 +39,7 @@ from snncompile.passes.quantise_integers import (
 from snncompile.passes.quantise_unit import addend_of, choose_unit, lasting, worst_addend
 from snncompile.passes.quantise_view import Seen
 from snncompile.run import reference
+from snncompile.run.stimulus import encode as encode  # what an input of the quantised graph receives
 from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 
@@ -206,14 +207,6 @@ def _coding(run: _Run) -> dict[str, Signal]:
             raise refused
         return {name: _code(run.graph.nodes[name], run.calibration[name], 1) for name in inputs}
     return best[1]
-
-
-def encode(signal: Signal, values: Array) -> Integers:
-    """What an input of the quantised graph receives for real ``values``: units of ``signal.unit``, clipped to its
-    bits.
-    """
-    unit, least, most = grid(signal)
-    return np.clip(round_half_away(np.asarray(values, dtype=np.float64) / unit), least, most)
 
 
 def _code(op: Op, values: Array, bits: int) -> Signal:

@@ -81,7 +81,8 @@ def _fed(name: str, values: Array) -> _Fed:
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
-    constant = values.shape[1] > 1 and bool((values == values[:, :1]).all())
+    alike = values.shape[1] > 1 and bool((values[:, 1] == values[:, 0]).all())  # most frames part here already
+    constant = alike and bool((values == values[:, :1]).all())
     return _Fed(spikes and not constant, constant, most)
 
 
@@ -174,7 +175,8 @@ class _Ready:
         for name, values in stimulus.items():
             fed = self.fed[name]
             shown = values[:, :1] if fed.constant else values
-            spikes = np.ascontiguousarray(shown, dtype=np.uint8) if fed.spikes else None
+            bits = shown.view(np.uint8) if shown.dtype == np.bool_ else shown
+            spikes = np.ascontiguousarray(bits, dtype=np.uint8) if fed.spikes else None
             numbers = None if fed.spikes else np.ascontiguousarray(shown, dtype=np.int32)
             given.append((self.signals[name], spikes, numbers, fed.constant))
         fired: dict[str, Array] = {}

@@ -12,13 +12,16 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ToolError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Resonator, SigmaDelta
+from snncompile.ir.ops import Input, Resonator, SigmaDelta
+from snncompile.ir.store import Program
 from snncompile.run import numpy_layers
 from snncompile.run.integer import IntegerGraph
+from snncompile.run.stimulus import Given, Inputs, encoded, in_units, shown
 from snncompile.run.trace import Trace
 from snncompile.run.ways import Uncarried
 from snncompile.target import Target
@@ -69,14 +72,22 @@ def chosen_threads(threads: int | None) -> int:
 
 
 class Simulator:
-    """Runs one graph in a target's integers again and again: ``Simulator(graph, target).run(stimulus) -> Trace``.
+    """Runs one graph in a target's integers again and again: ``Simulator(graph, target).run(stimulus) -> Trace``, or
+    ``Simulator(program)(x) -> Trace``.
+
+    A ``Program`` brings its steps and the name of its target; a sheet of one's own is given as ``target``.
 
     Neurons and read-outs, with all their parameters, delays, phases and loops, run on the compiled engine. Populations
     that are not LIF (``SigmaDelta``, ``Resonator``), read-outs that feed populations, maxima over sums or over graded
     values, and numbers that 64 bits do not hold run on ``run/integer`` itself.
     """
 
-    def __init__(self, graph: Graph, target: Target, threads: int | None = None) -> None:
+    def __init__(self, graph: Graph | Program, target: Target | None = None, threads: int | None = None) -> None:
+        self.steps: int | None = None
+        if isinstance(graph, Program):
+            target, self.steps, graph = target or Target.load(graph.target), graph.steps, graph.graph
+        if target is None:
+            raise ToolError("a graph alone names no target", where="Simulator", remedy="give the target's sheet")
         self.graph, self.target = graph, target
         self.kernels, self.threads = chosen_kernels(), chosen_threads(threads)
         self.uncarried = ""  # why the compiled engine was left out, where it was
@@ -93,6 +104,18 @@ class Simulator:
             self._compiled = Compiled(IntegerGraph(graph, target), self.kernels)
         except Uncarried as reason:
             self.uncarried = str(reason)
+
+    def __call__(self, x: Given, keep: Collection[str] | None = None) -> Trace:
+        """``run`` on images [samples, *shape], the same at every step, or frames [samples, steps, *shape].
+
+        Reals are encoded as the inputs declare; integers and booleans are what the inputs receive. For several inputs
+        ``Inputs`` holds an array for each. Images need a ``Program``, which says for how many steps they are shown.
+        Raises ``GraphError`` where the shape or a value is not what an input declares.
+        """
+        arrays = x.arrays if isinstance(x, Inputs) else dict.fromkeys(self.graph.names(Input), np.asarray(x))
+        steps = self.steps or next(iter(arrays.values())).shape[1]
+        stimulus = shown(self.graph, Inputs(in_units(self.graph, arrays)), steps)
+        return self.run(encoded(self.graph, stimulus), keep)
 
     def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None = None) -> Trace:
         """The trace of ``keep`` (default: all populations); ``stimulus``: input name -> integers [samples, steps,

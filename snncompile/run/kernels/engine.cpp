@@ -137,21 +137,34 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
     }
 }
 
+// Bytes of 0 or 1 as bits, eight at a time: the product puts byte i at bit 56 + i, and no two terms meet in a bit.
+static void mask_of_bytes(const uint8_t *from, int count, uint64_t *to) {
+    for (int at = 0; at < count; at += 8) {
+        uint64_t eight = 0;
+        std::memcpy(&eight, from + at, count - at < 8 ? count - at : 8);
+        to[at / 64] |= (eight * 0x0102040810204080u) >> 56 << (at % 64);
+    }
+}
+
 // An input's numbers as the kernels read them: channels of a pixel side by side.
-void Engine::take_in(const Given &input, int first, int count, int steps) {
+void Engine::take_in(const Given &input, int first, int count, int steps, Workers &workers) {
     Signal &signal = signals_[input.signal];
     const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = input.constant ? 1 : steps;
     const size_t every = static_cast<size_t>(count) * held;
     if (input.spikes) {
         const size_t words = pixels * signal.words;
         std::memset(signal.masks, 0, every * words * 8);
-        for (size_t at = 0; at < every; ++at) {
+        workers.each(static_cast<int>(every), [&](int at, int) {
             const uint8_t *from = input.spikes + (static_cast<size_t>(first) * held + at) * size;
             uint64_t *to = signal.masks + at * words;
+            if (pixels == 1) {
+                mask_of_bytes(from, signal.channels, to);
+                return;
+            }
             for (int channel = 0; channel < signal.channels; ++channel)
                 for (size_t pixel = 0; pixel < pixels; ++pixel)
                     to[pixel * signal.words + channel / 64] |= static_cast<uint64_t>(*from++ != 0) << (channel % 64);
-        }
+        });
         return;
     }
     auto *values = const_cast<int32_t *>(signal.values);
@@ -337,7 +350,7 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
     for (int first = 0; first < samples; first += batch) {
         if (first) pause();
         const int count = batch < samples - first ? batch : samples - first;
-        for (const Given &input : given) take_in(input, first, count, steps);
+        for (const Given &input : given) take_in(input, first, count, steps, workers);
         for (Population &population : populations_) population.potentials = nullptr;
         for (const Kept &one : kept)
             if (one.potentials) {

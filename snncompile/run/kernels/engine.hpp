@@ -76,7 +76,7 @@ class Engine {
   private:
     struct Worker;
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
-    void take_in(const Given &input, int first, int count, int steps);
+    void take_in(const Given &input, int first, int count, int steps, Workers &workers);
     void by_layers(int count, int first, Workers &workers, std::vector<Worker> &rooms);
     void by_steps(int count, int first, int machine_steps, Workers &workers, std::vector<Worker> &rooms);
     void list(int events, int sample, int step);

@@ -89,14 +89,17 @@ inline bool is_still(const snn::Connection &way, const snn::Signal &source, cons
     return source.constant && !way.delay && !piece.potential;
 }
 
-// What an image that is shown at every step adds to every step of a pixel: computed once.
+// What an image that is shown at every step adds to every step of a pixel: computed once. Returns whether there is one.
 template <int TILE, class Number>
-void still_image(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int pixel, int valid,
+bool still_image(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int pixel, int valid,
                  Number *still) {
-    for (int one = 0; one < TILE; ++one) still[one] = 0;
+    bool any = false;
     for (int index = 0; index < population.count; ++index) {
         const snn::Connection &way = population.connections[index];
         if (!is_still(way, network.signals[way.source], piece)) continue;
+        if (!any)
+            for (int one = 0; one < TILE; ++one) still[one] = 0;
+        any = true;
         int64_t operations = 0;
         const int begin = index ? piece.ends[index - 1] : 0;
         receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, 0, piece.tile, pixel,
@@ -107,6 +110,7 @@ void still_image(const snn::Network &network, const snn::Population &population,
                 piece.operations[static_cast<size_t>(index) * network.steps + logical] += operations;
         }
     }
+    return any;
 }
 
 template <class Number>
@@ -141,13 +145,13 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
             }
             piece.ends[index] = static_cast<int>(at - piece.spans);
         }
-        still_image<TILE, Number>(network, population, piece, pixel, valid, still);
+        const bool image = still_image<TILE, Number>(network, population, piece, pixel, valid, still);
         for (int step = piece.first; step < piece.last; ++step) {
             const int logical = step - population.phase;
             const bool counts = logical >= 0 && logical < network.steps;
             if (step == 0 || logical % network.steps == 0)
                 for (int one = 0; one < TILE; ++one) u[one] = 0, w[one] = initial[one];
-            for (int one = 0; one < TILE; ++one) x[one] = still[one];
+            for (int one = 0; one < TILE; ++one) x[one] = image ? still[one] : 0;
             for (int index = 0; index < population.count; ++index) {
                 const snn::Connection &way = population.connections[index];
                 const snn::Signal &source = network.signals[way.source];

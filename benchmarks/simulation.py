@@ -1,0 +1,188 @@
+"""The compiled engine against plain torch and peers, on networks that fire at a rate: who is faster, by how much.
+
+    python benchmarks/simulation.py [--networks N,..] [--rates R,..] [--steps T,..] [--samples N,..] [--threads N,..]
+                                    [--rounds N] [--peers PYTHON] [--memory N]
+
+Networks: ``resnet19``, ``vggsnn``, ``lenet``, ``recurrent`` (``simulation_networks.py``). Torch: float32, evaluation,
+no batch norm left, time merged into the batch, inference mode, as many threads. Both take turns in one process; medians
+of the turns, CPU seconds (both threads' where there are two) and wall seconds. Before it is timed, the engine is held
+against ``run/integer`` to the last bit on one sample. ``--peers``: an interpreter with SpikingJelly or snnTorch; what
+it has runs in a process of its own and takes its turn. ``--memory N``: instead, N samples of each network in batches,
+and the most memory that the process ever held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simulation_networks
+import simulation_peer
+import torch
+from simulation_networks import NETWORKS, Drawn
+
+from snncompile.report.table import table
+from snncompile.run.cpu import Simulator
+from snncompile.run.integer import run as run_integer
+from snncompile.target import Target
+
+PEERS = ("spikingjelly", "snntorch")
+Seconds = tuple[float, float]  # of CPU, of wall
+
+
+def main() -> None:
+    """Draw, compare bit for bit, take turns, print."""
+    own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    own.add_argument("--networks", default=",".join(NETWORKS))
+    own.add_argument("--rates", default="0.05,0.1,0.2")
+    own.add_argument("--steps", default="", help="default: the network's own")
+    own.add_argument("--samples", default="", help="of a run; default: the network's own")
+    own.add_argument("--threads", default="1")
+    own.add_argument("--rounds", type=int, default=7)
+    own.add_argument("--peers", type=Path, help="an interpreter with SpikingJelly or snnTorch")
+    own.add_argument("--memory", type=int, default=0, metavar="N")
+    given = own.parse_args()
+    rows: list[tuple[str, ...]] = []
+    peers = _found(given.peers) if given.peers else ()
+    for name in given.networks.split(","):
+        draw, usual, batch = NETWORKS[name]
+        for rate in map(float, given.rates.split(",")):
+            for steps in _numbers(given.steps, usual):
+                drawn = draw(rate, steps, Target.load("onnx"))
+                if given.memory:
+                    _remember(name, drawn, given.memory, _numbers(given.threads, 1)[0])
+                    continue
+                _equal(name, drawn)
+                for samples in _numbers(given.samples, batch):
+                    for threads in _numbers(given.threads, 1):
+                        what = (name, f"{rate:.1%}", str(steps), str(samples), str(threads))
+                        rows += _turns(what, drawn, samples, threads, given, peers)
+    if rows:
+        heads = ["network", "rate", "T", "N", "threads", "who", "CPU ms", "wall ms", "ratio CPU", "ratio wall", "G/s"]
+        print(table(heads, rows, right=set(range(1, 11)) - {5}))
+
+
+def _numbers(words: str, usual: int) -> list[int]:
+    return [int(word) for word in words.split(",")] if words else [usual]
+
+
+def _equal(name: str, drawn: Drawn) -> None:
+    """Every spike and potential of one sample, or the exit."""
+    graph, stimulus = drawn.graph(), {"input": drawn.stimulus(1)}
+    populations = [layer["name"] for layer in drawn.layers]
+    own = Simulator(graph, drawn.target, 1)
+    fast = own.run(stimulus, keep=populations)
+    slow = run_integer(graph, stimulus, drawn.target)
+    if own.kernels == "numpy" or own.uncarried:
+        raise SystemExit(f"{name}: the compiled engine does not run: {own.uncarried or 'not built'}")
+    for layer in populations:
+        if not np.array_equal(fast.potentials[layer], slow.potentials[layer]):
+            raise SystemExit(f"{name}: {layer} differs from run/integer")
+    print(f"{name} at {drawn.rate:.1%}: equal to run/integer on one sample, kernels {own.kernels}", file=sys.stderr)
+
+
+def _turns(
+    what: tuple[str, ...], drawn: Drawn, samples: int, threads: int, given: argparse.Namespace, peers: tuple[str, ...]
+) -> list[tuple[str, ...]]:
+    """Everyone's medians; the first row is ours, the others say how many times longer they take."""
+    torch.set_num_threads(threads)
+    stimulus = np.array(drawn.stimulus(samples))
+    shown = np.ascontiguousarray((stimulus if drawn.spikes else stimulus[:, :1]).swapaxes(0, 1), dtype=np.float32)
+    own = Simulator(drawn.graph(), drawn.target, threads)
+    network, x = simulation_peer.Network(drawn.layers, drawn.weights), torch.tensor(shown)
+    meta = own.run({"input": stimulus}, keep=["out"]).meta
+    network(x)
+    runs: dict[str, list[Seconds]] = {"snncompile": [], "torch": []} | {peer: [] for peer in peers}
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "network.npz"
+        if peers:
+            np.savez(file, layers=np.array(json.dumps(drawn.layers)), shown=shown, **drawn.weights)  # type: ignore[arg-type]
+        processes = {peer: _started(given.peers, peer, file, threads) for peer in peers}
+        for _ in range(given.rounds):
+            runs["snncompile"].append(_timed(lambda: own.run({"input": stimulus}, keep=["out"])))
+            runs["torch"].append(_timed(lambda: network(x)))
+            for peer, process in processes.items():
+                cpu, wall = _answer(process, "again")
+                runs[peer].append((cpu, wall))
+        for process in processes.values():
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+    medians = {who: [statistics.median(each) for each in zip(*found, strict=True)] for who, found in runs.items()}
+    operations = sum(meta["operations"].values())
+    rows = []
+    for who, (cpu, wall) in medians.items():
+        mine = medians["snncompile"]
+        ratios = ("", "") if who == "snncompile" else (f"{cpu / mine[0]:.2f}", f"{wall / mine[1]:.2f}")
+        each = (f"{cpu / samples * 1e3:.3f}", f"{wall / samples * 1e3:.3f}")
+        rows.append((*what, who, *each, *ratios, f"{operations / cpu / 1e9:.1f}" if who == "snncompile" else ""))
+    _told(what, drawn, meta, samples, rows)
+    return rows
+
+
+def _told(what: tuple[str, ...], drawn: Drawn, meta: Any, samples: int, rows: list[tuple[str, ...]]) -> None:
+    """What was measured, as soon as it is, with the rates that the layers really have."""
+    rates = [
+        meta["spikes"][layer["name"]] / (samples * drawn.steps * prod(drawn.shapes[layer["name"]]))
+        for layer in drawn.layers[:-1]
+    ]
+    print(" ".join(what), f"rates {min(rates):.2%} to {max(rates):.2%}", file=sys.stderr)
+    for row in rows:
+        print("   ", " ".join(row[5:]), file=sys.stderr, flush=True)
+
+
+def _timed(run: Any) -> Seconds:
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _found(python: Path) -> tuple[str, ...]:
+    """The peers that an interpreter can import."""
+    return tuple(
+        peer for peer in PEERS if not subprocess.run([python, "-c", f"import {peer}"], capture_output=True).returncode
+    )
+
+
+def _started(python: Path, peer: str, file: Path, threads: int) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    words = [str(python), simulation_peer.__file__]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    _answer(process, json.dumps({"file": str(file), "peer": peer, "threads": threads}))
+    return process
+
+
+def _answer(peer: subprocess.Popen[str], line: str) -> Any:
+    assert peer.stdin is not None
+    assert peer.stdout is not None
+    peer.stdin.write(line + "\n")
+    peer.stdin.flush()
+    return json.loads(peer.stdout.readline())
+
+
+def _remember(name: str, drawn: Drawn, samples: int, threads: int) -> None:
+    """Many samples, nothing kept: memory must not grow with them."""
+    own = Simulator(drawn.graph(), drawn.target, threads)
+    simulation_networks.forget(drawn)
+    done, batch = 0, 16
+    while done < samples:
+        own.run({"input": drawn.stimulus(batch)}, keep=())
+        done += batch
+        if done in (batch, samples) or done % (16 * batch) == 0:
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"{name} at {drawn.rate:.1%}: {done} samples, {most:.0f} MB at most", flush=True)
+
+
+if __name__ == "__main__":
+    main()
