@@ -180,6 +180,10 @@ def _export(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("--no-verify", action="store_true", help="write the bundle unproven; its manifest says so")
     _device(verb)
     verb.add_argument("--float", action="store_true", dest="reals", help="ONNX: the folded network in float32")
+    verb.add_argument(
+        "--nir-profile", default="canonical", metavar="P", help="NIR: whose readers (canonical, unit-r, snntorch ...)"
+    )
+    verb.add_argument("--soft-reset", choices=("graph",), help="NIR: write a soft reset as a loop of nodes")
     verb.add_argument("--scan", action="store_true", help="ONNX: a loop over any number of steps in the file")
     verb.add_argument("--force", action="store_true", help="replace a bundle that is there already")
 

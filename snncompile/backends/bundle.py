@@ -9,6 +9,7 @@ done.
     run_lava.py      runs it in Lava's interpreter, without this package
     network.net      the same for lava-dl's NetX, where that format can say it
     model.onnx       instead of both, where onnxruntime is the device; initial.npz, test_data_set_0/ beside it
+    model.nir        instead of all of these and the sheet, where the target is NIR
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 def check_whole(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise ``ReadError`` naming the first file of a bundle that is missing or not what was written."""
     files = manifest.get("files")
-    if not isinstance(files, dict) or not files.keys() >= NEEDED:
+    needed = NEEDED - {"target.toml"} | {"model.nir"} if manifest.get("device") == "nir" else NEEDED
+    if not isinstance(files, dict) or not files.keys() >= needed:
         raise ReadError("does not say what its files were", where=str(folder / "manifest.json"), remedy="export again")
     for name, expected in sorted(files.items()):
         inside = not Path(name).is_absolute() and ".." not in Path(name).parts

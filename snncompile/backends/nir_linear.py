@@ -4,7 +4,6 @@
     kernel 3 x 5         5 x 5 with rows of zeros, the padding grown by as many
     pool                 the convolution it is, where a reader has no such pool
     factor               Scale, or a diagonal of weights where a reader has no Scale
-    factor on a neuron   into the weights and biases that reach it
 
 NIR's own type check counts the channels of a grouped convolution wrong and reads one side of a kernel, so that files
 without the first two are read by nobody.
@@ -148,51 +147,6 @@ def _through(graph: Graph, target: str, wish: str, op: Op) -> Graph:
     name = graph.fresh(wish)
     edges = [Edge(edge.source, name, edge.delay) if edge.target == target else edge for edge in graph.edges]
     return graph.edit({name: op}, [*edges, Edge(name, target)])
-
-
-def scaled_in(graph: Graph, name: str, factor: Reals) -> Graph:
-    """``factor`` (one number, one a channel, one a neuron) times all that arrives at a node: into the weights and
-    biases where they serve nobody else, through a ``Scale`` elsewhere.
-    """
-    extent = shapes(graph)
-    for edge in graph.into(name):
-        changed = _scaled_source(graph, edge.source, factor, extent) if not edge.delay else None
-        if changed is not None:
-            graph = graph.edit(changed)
-            continue
-        scale = graph.fresh(f"{edge.source}_scale")
-        kept = list(graph.edges)
-        kept.remove(edge)
-        more = [Edge(edge.source, scale, edge.delay), Edge(scale, name)]
-        graph = graph.edit({scale: Scale(factor)}, [*kept, *more])
-    return graph
-
-
-def _scaled_source(graph: Graph, name: str, factor: Reals, extent: dict[str, Shape]) -> dict[str, Op] | None:
-    op, shape = graph.nodes[name], extent[name]
-    if len(graph.out_of(name)) != 1:
-        return None
-    rows = np.broadcast_to(factor, shape).reshape(shape[0], -1)
-    if np.any(rows != rows[:, :1]):
-        return None
-    match op:
-        case Dense() | Conv():
-            weight, bias = real(op.weight), None if op.bias is None else real(op.bias) * rows[:, 0]
-            return {name: replace(op, weight=weight * rows[:, 0].reshape(-1, *(1,) * (weight.ndim - 1)), bias=bias)}
-        case Scale():
-            return {name: Scale(real(op.factor) * factor)}
-        case Pool(kind="sum" | "mean") if not any(edge.delay for edge in graph.into(name)):
-            found: dict[str, Op] = {}
-            for edge in graph.into(name):
-                before = extent[edge.source]
-                own = rows[:, 0].reshape(-1, *(1,) * (len(before) - 1))
-                changed = _scaled_source(graph, edge.source, own, extent)
-                if changed is None:
-                    return None
-                found |= changed
-            return found
-        case _:
-            return None
 
 
 def biased(graph: Graph, name: str, bias: Reals, shape: Shape) -> Graph:

@@ -6,13 +6,8 @@ differ where a factor or a norm went into weights. ``nir_nodes.py`` writes it do
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from snncompile.backends.nir_linear import (
     plain_linear,
-    scaled_in,
     single_edges,
     single_output,
     weights_in_float32,
@@ -23,7 +18,7 @@ from snncompile.backends.nir_profiles import Profile
 from snncompile.errors import LoweringError, NotRepresentable
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Neuron, Norm, Output, Readout, Resonator, SigmaDelta, kind, real
+from snncompile.ir.ops import Input, Neuron, Norm, Output, Readout, Resonator, SigmaDelta, kind
 from snncompile.passes.fold_norm import fold_norm
 from snncompile.passes.scales import absorb_scales
 
@@ -50,9 +45,6 @@ def lower(graph: Graph, profile: Profile, *, soft: bool = False) -> Graph:
     for name in graph.names(Readout):
         graph = plain_readout(graph, name, profile)
     graph = single_edges(graph)
-    if profile.gain == "1" and profile.decay == "euler":
-        for name in graph.names(Neuron):
-            graph = _with_unit_gain(graph, name)
     if "Scale" not in profile.nodes:
         graph = absorb_scales(graph)
     if profile.single:
@@ -75,13 +67,3 @@ def _check_ends(graph: Graph, profile: Profile) -> None:
     if profile.single and (len(inputs) > 1 or len(outputs) > 1):
         why = f"the readers of profile {profile.name} take one of each"
         raise NotRepresentable(f"has {len(inputs)} inputs and {len(outputs)} outputs", where="nir", why=why)
-
-
-def _with_unit_gain(graph: Graph, name: str) -> Graph:
-    """What arrives times tau/dt, and a neuron whose r is 1: ``gain`` becomes ``beta``."""
-    op = graph.nodes[name]
-    assert isinstance(op, Neuron)
-    beta = real(op.beta)
-    if not np.any(beta) or np.any(real(op.alpha) != 1.0) or np.all(beta == 1.0):
-        return graph
-    return scaled_in(graph, name, 1.0 / beta).edit({name: replace(op, gain=beta)})

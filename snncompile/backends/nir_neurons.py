@@ -18,7 +18,7 @@ from snncompile.backends.nir_linear import biased
 from snncompile.backends.nir_profiles import Profile
 from snncompile.errors import NotRepresentable
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Neuron, Output, Readout, Reset, Scale, To, number, real
+from snncompile.ir.ops import By, Neuron, Output, Readout, Reset, Scale, To, number, real
 
 FOREVER = 2.0**-60
 """A decay that rounds to none: ``1 - FOREVER`` is 1 in float32 and in float64."""
@@ -33,7 +33,7 @@ def plain_neuron(graph: Graph, name: str, profile: Profile, *, soft: bool) -> Gr
     op = _decays(label, op, profile)
     op = _at_rest(label, op, profile)
     _check_reset(label, op, profile, soft=soft)
-    op = _next_to(op, profile)
+    op = _next_to(_with_unit_gain(op, profile), profile)
     _check_alike(label, op, profile)
     if np.any(real(op.bias)):
         graph, op = _without_bias(graph, name, op, profile)
@@ -134,6 +134,16 @@ def _next_to(op: Neuron, profile: Profile) -> Neuron:
     else:
         found = above if op.fires == ">=" else np.nextafter(below, kind(np.inf))
     return replace(op, threshold=np.asarray(found, dtype=np.float64), fires=profile.ties)
+
+
+def _with_unit_gain(op: Neuron, profile: Profile) -> Neuron:
+    """A neuron whose r is 1, in units in which an input counts beta: ``v' = beta v``, threshold and reset with it."""
+    beta = real(op.beta)
+    if profile.gain != "1" or profile.decay != "euler" or not np.any(beta) or np.any(real(op.alpha) != 1.0):
+        return op
+    reset: Reset = To(beta * real(op.reset.value)) if isinstance(op.reset, To) else By(beta * real(op.reset.amount))
+    # a bias arrives with the inputs, in front of the gain
+    return replace(op, gain=beta, reset=reset, threshold=beta * real(op.threshold), rest=beta * real(op.rest))
 
 
 def _check_alike(label: str, op: Neuron, profile: Profile) -> None:

@@ -23,6 +23,7 @@ from snncompile.backends.nir_profiles import Profile
 from snncompile.errors import InternalError, NotRepresentable
 from snncompile.fixed import Reals
 from snncompile.frontends.nir_record import Net, Node, Value
+from snncompile.frontends.nir_time import inverse
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import By, Conv, Dense, Flatten, Input, Neuron, Op, Output, Pool, Readout, Scale, Shape, To, real
 from snncompile.ir.shapes import shapes
@@ -214,8 +215,8 @@ class _Writer:
         return {"tau": tau, "r": self._inverse(name, "beta", beta)}
 
     def _inverse(self, name: str, what: str, decay: Reals) -> Reals:
-        found = near(1.0 / decay, lambda r: 1.0 / r == decay)
-        wrong = int(np.sum(1.0 / found != decay))
+        found = near(1.0 / decay, lambda r: inverse(r) == decay)
+        wrong = int(np.sum(inverse(found) != decay))
         if wrong:
             self.notes.append(
                 f"{name}: {what} of {wrong} neurons is one unit of float64 off in the numbers (no float64 has it "

@@ -27,14 +27,14 @@ class Profile:
     """``readers``: importers whose runs must equal the network, or nothing is written. ``foreign``: what the others
     make of the file, which is told and not demanded.
 
-    ``nodes``: the primitives they read. ``gain``: ``tau/dt`` (r = tau/dt: an input counts whole) or ``1`` (r = 1:
-    weights carry tau/dt). ``ties``: their comparison of potential and threshold. ``decay``: 1 - dt/tau, or exp(-1/tau)
-    with tau in steps. ``loops``: a delay of one step where a value is needed before it was computed (``met early``),
-    with Delay nodes besides (``and Delay``), or not at all. ``long_loops``: a neuron and its recurrent weights must not
-    be a loop of two nodes. ``free``: parameters that may differ inside a population. ``reset``: what a spike does,
-    ``value`` (v_reset counts), ``zero`` or ``subtract``. ``leak``: v_leak counts. ``single``: one input, one output.
-    ``vectors``: leaky neurons have one axis. ``memory``: tau must be above dt. ``walk``: nodes run in the order of a
-    depth-first walk, or of their names as far as what they read is there.
+    ``nodes``: the primitives they read. ``gain``: ``tau/dt`` (r = tau/dt: an input counts whole) or ``1`` (r = 1: it
+    counts dt/tau, and thresholds with it). ``ties``: their comparison of potential and threshold. ``decay``: 1 - dt/tau
+    or exp(-1/tau), tau in steps. ``loops``: a delay of one step where a value is needed before it was computed (``met
+    early``), with Delay nodes besides (``and Delay``), or not at all. ``long_loops``: a neuron and its weights must not
+    be a loop of two nodes. ``free``: parameters that may differ inside a population. ``reset``: what a spike
+    does, ``value`` (v_reset counts), ``zero`` or ``subtract``. ``leak``: v_leak counts. ``single``: one input and one
+    output. ``vectors``: leaky neurons have one axis. ``memory``: tau must be above dt. ``walk``: nodes run in the order
+    of a depth-first walk, or of their names as far as what they read is there.
     """
 
     name: str
@@ -88,7 +88,7 @@ _EVERY = (
     ),
     Profile(
         "unit-r",
-        "float32, r = 1, weights times tau/dt, dt = 2^-10 s: for readers that leave r out",
+        "float32, r = 1, thresholds times dt/tau, dt = 2^-10 s: for readers that leave r out",
         "give the reader dt = 2**-10 s",
         "float32",
         2.0**-10,

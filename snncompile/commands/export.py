@@ -12,7 +12,7 @@ from typing import Any
 
 from snncompile import __version__
 from snncompile.backends import bundle, lava, net, onnx, onnxruntime
-from snncompile.commands import export_reals
+from snncompile.commands import export_nir, export_reals
 from snncompile.commands.console import log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
@@ -35,8 +35,12 @@ from snncompile.target import Target
 
 def run(options: argparse.Namespace) -> int:
     """Export; nothing is written where a level does not hold."""
+    if options.target == "nir":
+        return export_nir.run(options)
     log = log_of(options)
     out = Path(options.output)
+    if options.soft_reset or options.nir_profile != "canonical":
+        raise ReadError("--nir-profile and --soft-reset belong to NIR", where=options.target, remedy="--target nir")
     target = Target.load(options.target)  # a wrong target is said before anything else is read
     device = device_of(options, target)
     if device != "onnx" and (options.reals or options.scan):

@@ -172,7 +172,7 @@ class Bundle:
     @cached_property
     def program(self) -> Program:
         program = load(self.path)
-        if program.level == "folded":
+        if program.level in ("read", "folded"):
             raise ReadError("is in reals", where=str(self.path), remedy="`snncompile run` executes it")
         check(program.graph, "placed", self.target)
         return program

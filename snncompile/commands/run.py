@@ -17,13 +17,17 @@ from snncompile.commands.opening import Bundle, chosen_data, open_model
 from snncompile.commands.traces import save_trace
 from snncompile.compile import encoded, shown
 from snncompile.errors import ReadError, ToolError
+from snncompile.frontends.nir import read
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Readout
 from snncompile.ir.store import load
+from snncompile.run import reference
 from snncompile.run.parts import merged
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.train.progress import Progress
 from snncompile.verify import all_answers
+
+BATCH = 64
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
         graph, parts = _on_onnxruntime(model, data, options)
     elif device == "lava":
         graph, parts = _on_lava(model, data, options)
+    elif device == "nir":
+        graph, parts = _in_reals(model, data, options)
     else:
         raise ToolError(
             f"no device software for {model.target.name}", where=options.bundle, remedy="use `snncompile simulate`"
@@ -62,11 +68,12 @@ def run(options: argparse.Namespace) -> int:
         device: {key: value for key, value in meta.items() if key != "potential"},
         "spikes": dict(spikes),
     }
-    told = (
-        f"onnxruntime {meta['versions']['onnxruntime']}"
-        if device == "onnx"
-        else f"Lava {meta.get('versions', {}).get('lava', '')}"
-    )
+    versions = meta.get("versions", {})
+    told = {
+        "onnx": f"onnxruntime {versions.get('onnxruntime', '')}",
+        "lava": f"Lava {versions.get('lava', '')}",
+        "nir": "the interpreter in reals",
+    }[device]
     text = f"{len(data.x)} samples on {told}, {sum(spikes.values()):,} spikes"
     classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
     if len(classes) > 1:
@@ -92,6 +99,23 @@ def _on_lava(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Gr
         {**found.meta, "potential": "after reset"},
     )
     return program.graph, [merged(program.graph, trace)]
+
+
+def _in_reals(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Iterable[Trace]]:
+    """The network that the bundle's ``model.nir`` holds, in float64, a batch of samples at a time."""
+    graph = read(model.path / "model.nir").graph
+    stimulus = shown(graph, data.x, int(model.manifest["steps"]))
+
+    def parts() -> Iterator[Trace]:
+        with Progress(len(data.x)) as progress:
+            for first in range(0, len(data.x), BATCH):
+                given = {name: np.asarray(x[first : first + BATCH], np.float64) for name, x in stimulus.items()}
+                part = reference.run(graph, given)
+                if not options.quiet:
+                    progress.update(first + part.samples, "run in reals")
+                yield part
+
+    return graph, parts()
 
 
 def _on_onnxruntime(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Iterable[Trace]]:
