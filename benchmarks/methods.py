@@ -23,6 +23,7 @@ import torch
 
 from snncompile.recipe import Recipe
 from snncompile.recipe.methods import TetSettings
+from snncompile.train.data import load_for
 
 ROWS = {
     "fashion-mini-tet-cpu": "loihi",
@@ -84,7 +85,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "data": recipe.data.name,
         "steps": recipe.steps,
         "epochs": len(epochs),
-        "seen": round(sum(epoch["seconds"] * epoch["samples_per_second"] for epoch in epochs)),
+        "seen": len(epochs) * (recipe.training.samples or len(load_for(recipe, "train", options.data_root))),
         "seconds": sum(epoch["seconds"] for epoch in epochs),
         "teacher_seconds": sum(epoch["seconds"] for epoch in taught),
         "teacher_accuracy": taught[-1]["test_accuracy"] if taught else None,
@@ -140,7 +141,7 @@ def answer(*words: object) -> dict[str, Any]:
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown."""
     head = ["method", "recipe", "data", "T", "samples seen", "seconds", "float", "integers of", "first divergence"]
-    lines = [head + ["AC", "MAC"], ["---"] * (len(head) + 2)]
+    lines = [[*head, "AC", "MAC"], ["---"] * (len(head) + 2)]
     for row in found:
         also = f" (+ {row['teacher_seconds']:.0f} for the teacher)" if row["teacher_seconds"] else ""
         lines.append(

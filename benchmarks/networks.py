@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ from snncompile.verify import Ladder
 
 GAIN = 0.6  # of every batch norm: some ten in a hundred neurons then fire
 EVENTS = 0.05  # events a pixel of a random frame
+STATISTICS = 16  # samples that batch norms take their statistics from; two where an input has more numbers than LARGE
+LARGE = 8192
 COLUMNS = (
     *("network", "parameters", "step", "T", "spikes", "read", "folded", "fixed", "timed", "fast", "onnx", "target"),
     *("cores", "seconds"),
@@ -174,7 +177,8 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     begun = time.perf_counter()
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in Network(whole).parameters())
-    seen = inputs(recipe, max(2, options.samples), options.data_root)
+    enough = STATISTICS if prod(recipe.input) <= LARGE else 2
+    seen = inputs(recipe, max(enough, options.samples), options.data_root)
     loss, seconds = one_step(recipe, seen)
     log(f"{parameters:,} parameters; one step of {recipe.method}: loss {loss:.4f}, {seconds:.1f} s")
     if not np.isfinite(loss):

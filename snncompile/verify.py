@@ -180,7 +180,9 @@ class Ladder:
         rates = self.rate_errors() if self.compiled.later else None
         if rates is not None:
             told = ", ".join(f"{name} {error:.4f}" for name, error in rates.items())
-            note += f"; EQUILIBRIUM-EQUIVALENT, not spike-exact: {'; '.join(self.compiled.later)}; mean rate error {told}"
+            note += (
+                f"; EQUILIBRIUM-EQUIVALENT, not spike-exact: {'; '.join(self.compiled.later)}; mean rate error {told}"
+            )
         if self.labels is not None and self._judged:
             before = self._accuracy(reference.run(self.compiled.levels["folded"], self.stimulus))
             after = self._accuracy(self._fixed_free)

@@ -119,7 +119,8 @@ def _told(options: argparse.Namespace, recipe: Recipe, outcome: Outcome) -> None
     text = f"{out}: epoch {metrics.get('epoch', 0)} of {metrics.get('epochs', recipe.training.epochs)}"
     if accuracy is not None:
         text += f", test accuracy {accuracy:.2%} (n = {metrics.get('test_samples')})"
-    target = recipe.quantise.target if recipe.quantise else "loihi"
-    if outcome.finished:
+    soft = recipe.method == "dsr" or recipe.neuron.reset == "subtract"
+    target = recipe.quantise.target if recipe.quantise else "loihi-custom" if soft else "loihi"
+    if outcome.finished and recipe.method != "ann":
         text += f"\nnext: snncompile export {out} --target {target} -o {out.with_suffix('')}-{Path(target).stem}"
     result(options, text, {"checkpoint": str(out), "finished": outcome.finished, "metrics": metrics})

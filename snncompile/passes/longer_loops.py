@@ -5,8 +5,8 @@ feedback alone would not do: what biases fire while the pipeline fills would rea
 
 Asked for, never by itself. A network of neurons that are reset by subtraction settles into the same equilibrium
 whatever the delays inside it, so rates stay close; spikes do not. Such a mapping is *equilibrium-equivalent*, never
-spike-exact, and the error of its rates is measured (``snncompile/verify.py``). A loop that cannot be made longer in this
-sense is refused: one with a neuron that forgets its potential when it fires.
+spike-exact, and the error of its rates is measured (``snncompile/verify.py``). A loop that cannot be made longer in
+this sense is refused: one with a neuron that forgets its potential when it fires.
 
 Source: Xiao, Meng, Zhang, Wang, Lin, NeurIPS 2021, for the equilibrium.
 """
@@ -35,7 +35,9 @@ def longer_loops(graph: Graph, target: Target) -> Passed:
             missing = target.synapse_latency - one.delay
             if (one.source, one.target) in hops and missing > 0:
                 graph = _delayed(graph, one, missing)
-                notes.append(f"{one.synapse} arrives {missing} {'step' if missing == 1 else 'steps'} later than trained")
+                notes.append(
+                    f"{one.synapse} arrives {missing} {'step' if missing == 1 else 'steps'} later than trained"
+                )
     return Passed(graph, tuple(notes))
 
 
@@ -63,7 +65,7 @@ def _demand_soft_resets(graph: Graph, loop: list[str]) -> None:
                 "is in a loop that is too short, and forgets its potential when it fires",
                 where=graph.label(name),
                 why="rates settle whatever the delay only where a reset subtracts",
-                remedy="train it with feedback that arrives later, or with reset = \"subtract\"",
+                remedy='train it with feedback that arrives later, or with reset = "subtract"',
             )
 
 

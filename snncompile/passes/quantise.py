@@ -273,7 +273,7 @@ def _layer(
     arriving = sum(worst_sum(item, weight) for item, weight in zip(incoming, weights, strict=True))
     limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
     if isinstance(op, Readout):
-        current, lasting = arriving, float(steps)
+        current, lasting = arriving, min(float(steps), 1 / (1 - op.decay)) if op.decay < 1 else float(steps)
         decay = abs(op.decay - float(round_half_away(op.decay * 2.0**target.decay.bits)) / 2.0**target.decay.bits)
     else:
         alpha, beta = (mantissa / 2**target.decay.bits for mantissa in integer_decays(op, target))

@@ -24,6 +24,8 @@ WORK = (
     6e10  # multiplications spent on one population's search; where it would take more, fewer samples and rows are used
 )
 ON_GRID = 1e-6  # how far from a whole number of units a value may lie that is taken for one, in units
+PROOF_COSTS = 0.05  # the error of a read-out, in deviations of its sum, up to which its range must be proven
+READ_OUT_ROOM = 2.0  # the range of a read-out exceeds what calibration saw by this factor, where it is not proven
 ROOM = 1.25  # the potential's range exceeds what calibration saw by this factor
 
 
@@ -66,7 +68,37 @@ def choose_unit(
     spikes: Array | None,
     steps: int,
 ) -> Candidate:
-    """The admissible unit with the least error. Raises ``NotRepresentable`` where none is admissible."""
+    """The admissible unit with the least error. Raises ``NotRepresentable`` where none is admissible.
+
+    A read-out, whose sum no reset takes back, keeps to units for which no input at all can leave the machine's range,
+    unless that costs more than ``PROOF_COSTS`` of error, and twice that of a unit for which calibration stays within
+    half of the range: then the range is not proven, and said so.
+    """
+    given = name, op, incoming, target, potential, spikes, steps
+    best, reason = _best(*given, proven=True)
+    if isinstance(op, Readout) and (best is None or best.error > PROOF_COSTS):
+        other, reason = _best(*given, proven=False)
+        if other is not None and (best is None or other.error < best.error / 2):
+            best = other
+    if best is None:
+        raise NotRepresentable(
+            f"no scale keeps it inside the machine's widths: {reason}", where=f"{name} ({type(op).__name__})"
+        )
+    return best
+
+
+def _best(
+    name: str,
+    op: Neuron | Readout,
+    incoming: list[Incoming],
+    target: Target,
+    potential: Array,
+    spikes: Array | None,
+    steps: int,
+    *,
+    proven: bool,
+) -> tuple[Candidate | None, str]:
+    """The unit with the least error among those that are admissible; why the last one refused is not."""
     part, rows = _samples(incoming, potential)
     theta = float(np.max(np.abs(real(op.threshold)))) if isinstance(op, Neuron) else 0.0
     norm = theta or float(np.std(potential[:part])) or 1.0
@@ -80,8 +112,9 @@ def choose_unit(
     for unit in [*own, *_units(op, incoming, target, theta)]:
         weights = [integer_weights(item, unit, target) for item in incoming]
         bias = fixed_bias(real(op.bias) / unit, target)
-        reason = _outside(op, incoming, weights, bias, unit, target, potential, steps)
-        if reason:
+        broken = _outside(op, incoming, weights, bias, unit, target, potential, steps, proven=proven)
+        if broken:
+            reason = broken
             continue
         error = np.zeros((1, 1, *shape))
         for item, weight, exact in zip(seen, weights, wanted, strict=True):
@@ -89,18 +122,16 @@ def choose_unit(
             currents = _currents(item, own_rows.astype(np.float64), item.coded[:part], shape)
             error = error + (currents * unit - exact)
         better = bias if rows else _corrected(op, bias, error, unit, target)
-        if better is not bias and not _outside(op, incoming, weights, better, unit, target, potential, steps):
+        if better is not bias and not _outside(
+            op, incoming, weights, better, unit, target, potential, steps, proven=proven
+        ):
             bias = better
         error = error + _rows_of(np.broadcast_to(bias.real * unit - real(op.bias), op.shape)[None, None], rows)
         rms = _in_potential(op, np.broadcast_to(error, (part, steps, *shape)), fired) / norm
         if best is None or rms < best.error:
             whole = unit in own and rms == 0.0 and not (bias.mantissa % 2**-bias.exponent).any() and _kept(op, unit)
             best = Candidate(unit, _threshold(op, theta, unit, whole, target), bias, rms)
-    if best is None:
-        raise NotRepresentable(
-            f"no scale keeps it inside the machine's widths: {reason}", where=f"{name} ({type(op).__name__})"
-        )
-    return best
+    return best, reason
 
 
 def _corrected(op: Neuron | Readout, bias: FixedPoint, error: Array, unit: float, target: Target) -> FixedPoint:
@@ -298,6 +329,8 @@ def _outside(
     target: Target,
     potential: Array,
     steps: int,
+    *,
+    proven: bool,
 ) -> str:
     """Which of the machine's widths a unit breaks; empty where none."""
     fraction = target.potential.fraction_bits
@@ -309,12 +342,13 @@ def _outside(
     if mantissa.max(initial=0) > target.bias.mantissa_most or mantissa.min(initial=0) < target.bias.mantissa_least:
         return f"its bias needs {int(np.abs(mantissa).max())} ({target.cite('bias.mantissa_most')})"
     room = 2 ** (target.potential.bits - 1 - fraction)
+    reached = float(np.abs(potential).max(initial=0.0)) / unit
     if isinstance(op, Readout):
-        total = steps * (arriving + float(np.abs(bias.real).max(initial=0.0)))
+        lasting = min(float(steps), 1 / (1 - op.decay)) if op.decay < 1 else float(steps)
+        total = lasting * (arriving + float(np.abs(bias.real).max(initial=0.0))) if proven else reached * READ_OUT_ROOM
         return (
             "" if total <= target.threshold.most else f"its sum can reach {total:.0f} ({target.cite('threshold.most')})"
         )
-    reached = float(np.abs(potential).max(initial=0.0)) / unit
     return "" if reached * ROOM < room else f"its potential reaches {reached:.0f} ({target.cite('potential.bits')})"
 
 

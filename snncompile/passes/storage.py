@@ -97,6 +97,8 @@ def store(op: Synapse, target: Target) -> Store:
     digest = sha256(repr((type(op).__name__, values.shape)).encode() + values.tobytes()).digest()
     if isinstance(op, Scale):
         return Store(op, bits, 1, digest)
+    if isinstance(op, Dense) and not whole:  # which columns will be zero or alike is not known before they are integers
+        return Store(op, bits, 1, digest)
     columns = np.ascontiguousarray(np.moveaxis(values, 0, -1).reshape(-1, len(values)))
     different = {column.tobytes(): column for column in columns if column.any()}
     if isinstance(op, Conv):

@@ -74,14 +74,14 @@ class IdsnnSettings:
 
 @dataclass(frozen=True)
 class DsrSettings:
-    """DSR. A neuron fires at ``alpha`` times its trained threshold, which starts at ``neuron.threshold`` and stays above
-    ``floor``. With ``time_constant`` (tau) and ``time_step`` (dt) the neuron is LIF, else IF.
+    """DSR. A neuron fires at ``alpha`` times its trained threshold, which starts at ``neuron.threshold`` and stays
+    above ``floor``. With ``time_constant`` (tau) and ``time_step`` (dt) the neuron is LIF, else IF.
 
-    ``threshold_gradient``: of LIF, as in the authors' code (``damped``: a factor dt) or that of the map (``map``: 1/dt).
-    ``map_gain``: the slope of LIF's map, 1 / tau as in the code (``code``) or (1 - decay) / dt (``exact``).
-    ``output_gradient``: of LIF's last layer, scaled as in the code (``code``) or not (``exact``). ``weight_gradient``: of
-    the weights before LIF, by the plain mean of the spikes as in the code, or by the weighted one that the map is of.
-    ``threshold_rate`` multiplies the gradient of the thresholds (0.001 in the code's ImageNet variant).
+    ``threshold_gradient``: of LIF, as in the authors' code (``damped``: a factor dt) or that of the map (``map``:
+    1/dt). ``map_gain``: the slope of LIF's map, 1 / tau as in the code (``code``) or (1 - decay) / dt (``exact``).
+    ``output_gradient``: of LIF's last layer, scaled as in the code (``code``) or not (``exact``). ``weight_gradient``:
+    of the weights before LIF, by the plain mean of the spikes as in the code, or by the weighted one that the map is
+    of. ``threshold_rate`` multiplies the gradient of the thresholds (0.001 in the code's ImageNet variant).
     """
 
     steps: int

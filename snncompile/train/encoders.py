@@ -23,7 +23,8 @@ EVALUATION = 0
 
 
 def poisson(x: Array, indices: Array, steps: int, *, seed: int, epoch: int, rate: float) -> NDArray[np.int8]:
-    """Spikes -1, 0 and 1 [samples, steps, ...] for images [samples, ...]; ``indices``: which samples of their data set."""
+    """Spikes -1, 0 and 1 [samples, steps, ...] for images [samples, ...]; ``indices``: which samples of their data
+    set."""
     probability = np.abs(np.asarray(x, dtype=np.float64)) * rate
     sign = np.sign(x).astype(np.int8)
     spikes = np.empty((len(x), steps, *x.shape[1:]), dtype=np.int8)

@@ -102,7 +102,8 @@ class RestrictedConv2d(_HasRestriction, nn.Conv2d):
 
 
 class RestrictedConvTranspose2d(_HasRestriction, nn.ConvTranspose2d):
-    """A transposed convolution without bias whose weight [in, out, *kernel] is restricted; ``stride`` times the size."""
+    """A transposed convolution without bias whose weight [in, out, *kernel] is restricted; ``stride`` times the
+    size."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 2, *, restrict: bool = True) -> None:
         nn.ConvTranspose2d.__init__(self, channels, out, kernel, stride, kernel // 2, stride - 1, bias=False)

@@ -29,8 +29,8 @@ def tet_loss(outputs: Tensor, labels: Tensor, mix: float, phi: float) -> Tensor:
 def sdt_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """Standard direct training, TET Eq. 7: the cross entropy of the mean output, ``CE(mean_t O(t), y)``.
 
-    Its gradient is ``(softmax(mean O) - y) / (T B)`` at every step. By Jensen's inequality never above ``tet_loss`` with
-    ``mix = 0``: cross entropy is convex in the output.
+    Its gradient is ``(softmax(mean O) - y) / (T B)`` at every step. By Jensen's inequality never above ``tet_loss``
+    with ``mix = 0``: cross entropy is convex in the output.
     """
     return functional.cross_entropy(outputs.mean(dim=1), labels)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snncompile.train.surrogates import SURROGATES, Surrogate, triangle
 
-__all__ = ["LIF", "Spiking", "triangle"]
+__all__ = ["Spiking", "triangle", "whole"]
 
 _ONE = torch.ones(())
 
@@ -119,7 +119,7 @@ class Spiking(nn.Module):
 
     def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What is sent and the potentials before the reset, both [T, ...]; the gradient goes through what is sent."""
-        spikes, potentials = _Integrate.apply(x, self)  # type: ignore[no-untyped-call]
+        spikes, potentials = _Integrate.apply(whole(x), self)  # type: ignore[no-untyped-call]
         return (spikes if self.amplitude == 1.0 else spikes * self.amplitude), potentials
 
     @torch.no_grad()
@@ -140,7 +140,8 @@ class Spiking(nn.Module):
 
     @torch.no_grad()
     def advance(self, x: Tensor, before: Tensor | None, v: Tensor, s: Tensor, after: Tensor) -> None:
-        """One step, written into v (before the reset), s and ``after`` (behind it, may be ``before``); None: at rest."""
+        """One step, written into v (before the reset), s and ``after`` (behind it, may be ``before``); None: at
+        rest."""
         arriving = x if self.gain == 1.0 else torch.mul(x, self.gain, out=v)
         if before is not None:
             torch.add(arriving, before, alpha=self.decay, out=v)
@@ -165,4 +166,6 @@ class Spiking(nn.Module):
             out.addcmul_(v, slope, value=-1.0)
 
 
-LIF = Spiking
+def whole(x: Tensor) -> Tensor:
+    """Currents in float32 where products were computed in half the bits: potentials add up over many steps."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

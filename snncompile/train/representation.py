@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from snncompile.recipe.methods import DsrSettings
-from snncompile.train.neurons import Spiking
+from snncompile.train.neurons import Spiking, whole
 
 
 def ages(decay: float, steps: int, like: Tensor) -> Tensor:
     """The weights of a weighted mean over the steps [T]: ``decay^(T-1-t) / sum``, most recent largest."""
     powers = torch.tensor([decay ** (steps - 1 - t) for t in range(steps)], dtype=torch.float64)
-    return (powers / powers.sum()).to(like.dtype)
+    return (powers / powers.sum()).to(like)
 
 
 def mean_over_time(x: Tensor, decay: float) -> Tensor:
@@ -126,7 +126,7 @@ class Represented(Spiking):
         return own.threshold_rate * (own.time_step if own.threshold_gradient == "damped" else 1.0 / own.time_step)
 
     def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sent, potentials = _Represent.apply(x, self.scale, self)  # type: ignore[no-untyped-call]
+        sent, potentials = _Represent.apply(whole(x), self.scale, self)  # type: ignore[no-untyped-call]
         return sent, potentials
 
     @torch.no_grad()

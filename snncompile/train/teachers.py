@@ -2,9 +2,9 @@
 dict, or from ONNX.
 
 The teacher's own recipe (method ``ann``) says which layers it has. A foreign file is read into it: a state dict by its
-names where they are ours, else tensor by tensor in its order (torchvision's ResNets are in that of a recipe); an ONNX file
-layer by layer, each to the first of the same form that is free, norms that were folded becoming a bias. What has been
-read from ONNX must then compute what the file computes.
+names where they are ours, else tensor by tensor in its order (torchvision's ResNets are in that of a recipe); an ONNX
+file layer by layer, each to the first of the same form that is free, norms that were folded becoming a bias. What has
+been read from ONNX must then compute what the file computes.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ def test_one_step_of_both_is_the_same_and_tet_bounds_sdt(outputs: torch.Tensor) 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_sdt_is_never_above_tet(seed: int) -> None:
-    """Jensen: cross entropy is convex. (Lemma 4.1 is true; the step of its printed proof that softmax is convex is not.)"""
+    """Jensen: cross entropy is convex. (Lemma 4.1 is true; the step of its printed proof that softmax is convex is
+    not.)"""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(64, 6, 10, dtype=torch.float64, generator=generator) * 4 ** (seed % 4)
     labels = torch.randint(10, (64,), generator=generator)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from snncompile.train.neurons import LIF, triangle
+from snncompile.train.neurons import Spiking, triangle
 
 
 @pytest.mark.parametrize(("fires", "expected"), [(">", [0, 1, 0, 1]), (">=", [1, 1, 1, 1])])
 def test_a_constant_current_at_the_threshold_shows_the_tie_rule(fires: Literal[">", ">="], expected: list[int]) -> None:
-    assert LIF(fires=fires)(torch.ones(4, 1)).flatten().tolist() == expected
+    assert Spiking(fires=fires)(torch.ones(4, 1)).flatten().tolist() == expected
 
 
 def test_potentials_are_those_before_the_reset() -> None:
-    spikes, potentials = LIF().integrate(torch.tensor([0.8, 0.8, 0.5, 0.5])[:, None])
+    spikes, potentials = Spiking().integrate(torch.tensor([0.8, 0.8, 0.5, 0.5])[:, None])
     assert spikes.flatten().tolist() == [0, 1, 0, 0]
     torch.testing.assert_close(potentials.flatten(), torch.tensor([0.8, 1.2, 0.5, 0.75]))
 
@@ -37,7 +37,7 @@ def test_gradient_of_the_second_spike_by_the_first_current(
     currents: tuple[float, float], detach: bool, expected: float
 ) -> None:
     x = torch.tensor(currents, dtype=torch.float64)[:, None].requires_grad_()
-    LIF(detach_reset=detach)(x)[1].sum().backward()
+    Spiking(detach_reset=detach)(x)[1].sum().backward()
     assert x.grad is not None
     assert x.grad[0].item() == pytest.approx(expected, abs=1e-12)
 
@@ -71,7 +71,7 @@ def test_gradients_equal_those_of_the_loop_written_out(
         expected = expected + (weights[t] * s).sum()
         rest = v * (1 - (s.detach() if detach else s))
     (wanted,) = torch.autograd.grad(expected, x)
-    lif = LIF(decay, threshold, width=width, detach_reset=detach)
+    lif = Spiking(decay, threshold, width=width, detach_reset=detach)
     (found,) = torch.autograd.grad((weights * lif(x)).sum(), x)
     assert wanted.abs().sum() > 1
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)

@@ -50,8 +50,8 @@ def has_teacher(recipe: Recipe) -> bool:
 def teacher_of(recipe: Recipe, out: Path, teach: Callable[[Recipe, Path], bool]) -> Path | None:
     """The weights of a recipe's teacher, where its method has one: the file that it names, else one beside ``out``.
 
-    ``teach`` trains a recipe into a file, or goes on with it, and says whether it is finished. None: it is not, or there
-    is no teacher to have. Raises ReadError where the file named is not there.
+    ``teach`` trains a recipe into a file, or goes on with it, and says whether it is finished. None: it is not, or
+    there is no teacher to have. Raises ReadError where the file named is not there.
     """
     settings = recipe.settings
     if not isinstance(settings, IdsnnSettings):

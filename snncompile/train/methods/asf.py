@@ -1,14 +1,15 @@
 """ASF: training by accumulated spiking flow.
 
 All steps are simulated without a gradient; kept are, per population, the sums of what arrived (FI) and of what was sent
-(FO). Then one differentiable pass over the sums, whose cost does not depend on T. Weights are linear, so ``FI = W FO`` of
-the population before is exact; a population passes the value FO on and the gradient ::
+(FO). Then one differentiable pass over the sums, whose cost does not depend on T. Weights are linear, so ``FI = W FO``
+of the population before is exact; a population passes the value FO on and the gradient ::
 
     dL/dFI = S 1[FI > 0] dL/dFO,    S = sum(FO) / sum(FI) over batch and population, where FI >= FO
 
-S is averaged: at every batch of every fifth epoch ``0.6 S + 0.4 (average so far)``, from 1 on. Behind pools S is taken over
-all, and it is 1 where ``sum(FI)`` is below 0.001. That is the authors' code. The rule of their slides, ``slides``, has no
-mask, no gate and no average; with weights of random sign its ratio is often negative, and it does not train.
+S is averaged: at every batch of every fifth epoch ``0.6 S + 0.4 (average so far)``, from 1 on. Behind pools S is taken
+over all, and it is 1 where ``sum(FI)`` is below 0.001. That is the authors' code. The rule of their slides,
+``slides``, has no mask, no gate and no average; with weights of random sign its ratio is often negative, and it does
+not train.
 
 A maximum pool passes the sum of the maxima on and the gradient of the maximum of the sums, as that code does.
 
@@ -122,9 +123,7 @@ class Asf(Course):
         super().__init__(recipe)
         _demand_sums(recipe, self.network)
         self.ratios = {
-            name: torch.ones(())
-            for name, module in self.network.modules_of.items()
-            if isinstance(module, Spiking)
+            name: torch.ones(()) for name, module in self.network.modules_of.items() if isinstance(module, Spiking)
         }
 
     def step(self, x: Tensor, labels: Tensor) -> tuple[float, int]:

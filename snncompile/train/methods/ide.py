@@ -1,15 +1,15 @@
 """IDE: feedback networks trained at their equilibrium by implicit differentiation.
 
 The network is simulated without a gradient; its (weighted) mean rates come close to an equilibrium ``a = f(a)``, with
-f the layers of the loop in which every population is ``clamp(current / threshold, 0, 1)``. With J = df/da at the measured
-rates and g = dL/da, the gradient of the parameters inside f is ``x^T df/dparameters`` where ::
+f the layers of the loop in which every population is ``clamp(current / threshold, 0, 1)``. With J = df/da at the
+measured rates and g = dL/da, the gradient of the parameters inside f is ``x^T df/dparameters`` where ::
 
     x = J^T x + g
 
-The forward value stays the measured rate. The equation is solved by iterating it; where the residual ``|J^T x + g - x| /
-|g|`` does not fall below the tolerance, by the damped iteration ``x <- x + (J^T x + g - x) / 2``; the better of both is
-taken, and its residual told. Norms inside the loop use their running statistics while spikes flow, and learn them in the
-one pass of f. Norms in front of it take their statistics from the mean input.
+The forward value stays the measured rate. The equation is solved by iterating it; where the residual ``|J^T x + g - x|
+/ |g|`` does not fall below the tolerance, by the damped iteration ``x <- x + (J^T x + g - x) / 2``; the better of both
+is taken, and its residual told. Norms inside the loop use their running statistics while spikes flow, and learn them
+in the one pass of f. Norms in front of it take their statistics from the mean input.
 
 Source: Xiao, Meng, Zhang, Wang, Lin, "Training Feedback Spiking Neural Networks by Implicit Differentiation on the
 Equilibrium State", NeurIPS 2021. What its code does otherwise, and wrongly (the ``iter`` solver, which solves another
@@ -30,11 +30,10 @@ from snncompile.errors import SheetError
 from snncompile.recipe import Recipe
 from snncompile.recipe.methods import IdeSettings
 from snncompile.train.course import Course, right
-from snncompile.train.feedback import RESTRICTED, Restricted
+from snncompile.train.feedback import RESTRICTED
 from snncompile.train.layers import Signal
 from snncompile.train.networks import INPUT, Network
 from snncompile.train.neurons import Spiking
-from snncompile.train.plan import Step
 from snncompile.train.representation import mean_over_time
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -212,6 +211,3 @@ def _sum(arriving: list[Tensor]) -> Tensor:
     for other in arriving[1:]:
         first = first + other
     return first
-
-
-__all__ = ["Ide", "Loop", "Restricted", "Solution", "Step", "solve"]

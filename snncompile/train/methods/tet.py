@@ -21,9 +21,9 @@ from snncompile.train.optimisers import optimiser_of, scheduled_rate
 class Tet(Course):
     """The loss at every step, or of the mean (SDT).
 
-    With a table ``tit`` the training has two stages: the recipe's own with ``tet.steps``, and then, with the weights and
-    batch statistics that it left, ``tit.epochs`` more with ``tit.steps`` and an optimiser of its own (time inheritance
-    training). No parameter depends on the number of steps.
+    With a table ``tit`` the training has two stages: the recipe's own with ``tet.steps``, and then, with the weights
+    and batch statistics that it left, ``tit.epochs`` more with ``tit.steps`` and an optimiser of its own (time
+    inheritance training). No parameter depends on the number of steps.
     """
 
     network: Network

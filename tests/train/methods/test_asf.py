@@ -197,8 +197,18 @@ def test_frequencies_are_the_rate_times_the_pixel_and_signs_those_of_the_pixel()
 
 
 def test_pixels_that_are_no_probabilities_are_refused() -> None:
+    x = np.zeros((2, 1, 8, 8))
+    x[0, 0, 0, :2] = -1.0, 1.0
     with pytest.raises(ReadError, match="pixels reach from -1 to 1"):
-        encoded(recipe(), np.array([-1.0, 1.0]).reshape(1, 1, 1, 2))
-    assert encoded(recipe(asf={"signed": True}), np.array([-1.0, 1.0]).reshape(1, 1, 1, 2)).min() == -1
+        encoded(recipe(), x)
+    drawn = encoded(recipe(asf={"signed": True}), x)
+    assert drawn.shape == (2, STEPS, 1, 8, 8)
+    assert drawn.min() == -1
+    assert encoded(recipe(), drawn) is drawn  # spikes are not drawn again
     with pytest.raises(ReadError, match="pixels reach from 0 to 2"):
-        encoded(recipe(), np.array([[2.0]]))
+        encoded(recipe(), np.full((1, 1, 8, 8), 2.0))
+
+
+def test_direct_images_are_shown_as_they_are() -> None:
+    x = np.ones((2, 1, 8, 8))
+    assert encoded(recipe(asf={"encoder": "direct"}), x) is x

@@ -1,4 +1,5 @@
-"""IDE: rates come to the fixed point as 1 / T, the implicit gradient is that of the equilibrium, weights are restricted."""
+"""IDE: rates come to the fixed point as 1 / T, the implicit gradient is that of the equilibrium, weights are
+restricted."""
 
 from __future__ import annotations
 
@@ -128,7 +129,9 @@ def test_the_authors_iteration_would_be_wrong_and_ours_is_not() -> None:
     j = torch.randn(30, 30, dtype=torch.float64, generator=generator) * 0.05
     g = torch.randn(30, dtype=torch.float64, generator=generator)
     solution = solve(lambda x: j.t() @ x, g, 100, 1e-13)
-    torch.testing.assert_close(solution.x, torch.linalg.solve(torch.eye(30).double() - j.t(), g), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        solution.x, torch.linalg.solve(torch.eye(30).double() - j.t(), g), rtol=1e-10, atol=1e-12
+    )
     assert not solution.damped
 
 
@@ -154,7 +157,9 @@ def test_a_step_trains_the_loop_and_what_surrounds_it() -> None:
     assert loss > 0
     assert 0 <= hits <= 16
     still = [
-        name for name, value in course.network.named_parameters() if torch.equal(value, before[name]) and "restriction.g" not in name
+        name
+        for name, value in course.network.named_parameters()
+        if torch.equal(value, before[name]) and "restriction.g" not in name
     ]
     assert not still
     told = course.metrics()

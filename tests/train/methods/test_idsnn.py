@@ -24,7 +24,13 @@ def recipe(architecture: str, method: str, name: str, settings: dict[str, Any]) 
         "recipe": {"name": name, "summary": "a test", "method": method, "source": "nobody"},
         "network": {"input": [1, 8, 8], "architecture": architecture, "bias": False},
         method: settings,
-        "neuron": {"decay": 0.25, "threshold": 0.5, "surrogate": "rectangle", "surrogate_width": 0.5, "detach_reset": True},
+        "neuron": {
+            "decay": 0.25,
+            "threshold": 0.5,
+            "surrogate": "rectangle",
+            "surrogate_width": 0.5,
+            "detach_reset": True,
+        },
         "training": {"epochs": 1, "batch": 16, "learning_rate": 0.05, "seed": 3},
         "data": {"name": "digits"},
     }
@@ -106,14 +112,14 @@ def test_what_is_written_and_what_is_not(student: Recipe, teacher: Recipe) -> No
     theirs, own = random_network(teacher, 1), random_network(student, 2)
     before = {name: value.clone() for name, value in own.state_dict().items()}
     written = inherit(own, theirs, "first")
-    units = ["conv1", "norm1"] + [f"block{n}_{part}" for n in range(1, 5) for part in ("conv1", "norm1", "conv2", "norm2")]
+    units = ["conv1", "norm1"] + [
+        f"block{n}_{part}" for n in range(1, 5) for part in ("conv1", "norm1", "conv2", "norm2")
+    ]
     expected = {
         f"modules_of.{unit}.{tensor}"
         for unit in units
         for tensor in (
-            ("weight",)
-            if "conv" in unit
-            else ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+            ("weight",) if "conv" in unit else ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
         )
     }
     assert set(written) == expected
@@ -145,8 +151,11 @@ def test_a_teacher_of_other_data_or_method_is_refused(student: Recipe, teacher: 
 
 def test_a_state_dict_of_other_names_is_read_in_its_order(teacher: Recipe, tmp_path: Path) -> None:
     network = random_network(teacher)
-    foreign = {f"module.layer{index}": value for index, value in enumerate(network.state_dict().values())
-               if value.is_floating_point()}
+    foreign = {
+        f"module.layer{index}": value
+        for index, value in enumerate(network.state_dict().values())
+        if value.is_floating_point()
+    }
     torch.save({"epoch": 3, "state_dict": foreign}, tmp_path / "foreign.pth")
     found = read_teacher(teacher, tmp_path / "foreign.pth")
     x = torch.rand(3, 1, 8, 8)
@@ -198,7 +207,11 @@ def write_onnx(network: Network, path: Path, *, folded: bool) -> None:
         match module:
             case torch.nn.Conv2d():
                 weight = constant(f"{out}_w", module.weight.detach())
-                sizes = {"strides": list(module.stride), "pads": list(module.padding) * 2, "kernel_shape": list(module.kernel_size)}
+                sizes = {
+                    "strides": list(module.stride),
+                    "pads": list(module.padding) * 2,
+                    "kernel_shape": list(module.kernel_size),
+                }
                 nodes.append(helper.make_node("Conv", [given, weight], [out], **sizes))
             case torch.nn.BatchNorm2d():
                 values = [module.weight, module.bias, module.running_mean, module.running_var]
@@ -226,9 +239,11 @@ def write_onnx(network: Network, path: Path, *, folded: bool) -> None:
     last = signal[network.plan[-1].sources[0]]
     float32 = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        nodes, "teacher",
+        nodes,
+        "teacher",
         [helper.make_tensor_value_info("x", float32, ["n", *network.recipe.input])],
-        [helper.make_tensor_value_info(last, float32, ["n", 10])], constants,
+        [helper.make_tensor_value_info(last, float32, ["n", 10])],
+        constants,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
 
@@ -236,7 +251,9 @@ def write_onnx(network: Network, path: Path, *, folded: bool) -> None:
 # Training
 
 
-def test_a_course_begins_with_what_it_inherits_and_learns_from_the_teacher(student: Recipe, teacher: Recipe, tmp_path: Path) -> None:
+def test_a_course_begins_with_what_it_inherits_and_learns_from_the_teacher(
+    student: Recipe, teacher: Recipe, tmp_path: Path
+) -> None:
     torch.save(random_network(teacher).state_dict(), tmp_path / "teacher.pt")
     course = Idsnn(student, tmp_path / "teacher.pt")
     inherited = course.teacher.state_dict()["modules_of.conv1.weight"]
