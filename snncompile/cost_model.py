@@ -77,6 +77,18 @@ class CostModel:
             raise sheet.error("cost_model.ac", "unavailable", why="a list without it prices nothing that spikes cause")
         return cls(**dataclasses.asdict(prices), sheet=sheet, memory=memory)
 
+    def source(self, component: str, column: str) -> str:
+        """Where a price of ``energy_prices.rates`` stands: file, line and key; of memory, the first of its sizes."""
+        machine = {"ac": "synaptic_operation", "neuron_updates": "neuron_active", "spikes_out": "spike_in_tile"}
+        match component:
+            case "memory":
+                return self.cite("memory.sram_8k")
+            case "addressing":
+                return self.cite("memory.address_add" if column == "ac" else "memory.address_mac")
+            case _:
+                own = f"cost_model.{column}"
+                return self.cite(own if self.sheet.has(own) else f"energy.{machine[column]}")
+
     def cite(self, key: str) -> str:
         """File, line and key of a price: ``targets/horowitz45.toml:9, cost_model.ac``."""
         return self.sheet.cite(key)

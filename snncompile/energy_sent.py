@@ -221,10 +221,9 @@ def _largest(values: Array, op: Pool) -> Array:
 def _audited(label: str, op: Input, values: Array) -> tuple[Array, float] | None:
     """An input's events, or None for numbers; ``GraphError`` where the values are not what the input declares."""
     signal, seen = op.signal, _once(values)
-    if seen.dtype.kind == "f" and not np.isfinite(seen).all():
-        raise GraphError("carries values that are not finite", where=label)
     match signal:
         case Analog():
+            _finite(label, seen)
             return None
         case Spike(amplitude):
             unit, least, most = amplitude, 0, 1
@@ -236,10 +235,11 @@ def _audited(label: str, op: Input, values: Array) -> tuple[Array, float] | None
             unit, least, most = 1.0, -signal.most if signal.signed else 0, signal.most
         case _ as never:
             assert_never(never)
-    if least == 0 and most == 1 and is_event(signal):
+    if isinstance(signal, Spike):
         events = seen == np.asarray(unit).astype(seen.dtype)
-        if (events | (seen == 0)).all():
+        if np.count_nonzero(events) + np.count_nonzero(seen == 0) == seen.size:
             return np.broadcast_to(events, values.shape), unit
+    _finite(label, seen)
     numbers = np.rint(np.asarray(seen, dtype=np.float64) / unit).astype(np.int64)
     # compared in the precision the values are given in: 0.1 as float32 is what it is
     wrong = ((numbers * unit).astype(values.dtype) != seen) | (numbers < least) | (numbers > most)
@@ -253,6 +253,12 @@ def _audited(label: str, op: Input, values: Array) -> tuple[Array, float] | None
             remedy="declare what it carries, or mend the data",
         )
     return (np.broadcast_to(numbers, values.shape), unit) if is_event(signal) else None
+
+
+def _finite(label: str, values: Array) -> None:
+    """Raise ``GraphError`` where a value is infinite or no number."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise GraphError("carries values that are not finite", where=label)
 
 
 def _recorded(graph: Graph, name: str, trace: Trace, run: tuple[int, int]) -> Array:

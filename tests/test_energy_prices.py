@@ -175,6 +175,23 @@ def test_published_conventions_by_hand() -> None:
         also(report(), "tet,syop")
 
 
+def test_a_published_table_is_reproduced_and_its_slip_seen() -> None:
+    """Table 3 of fnins.2023.1091097: 18.39 M operations as an ANN, spike rate 0.1366, hence 2.51 M operations.
+
+    84.594 uJ and 2.26 uJ at 4.6 and 0.9 pJ: 37 times less. The table says 0.309 uJ and 273.77 times, because it
+    multiplies by the rate once more.
+    """
+    spiking = {"name": "all", "taps": 18_390_000, "sites": 10_000, "columns": {"ac": 3_000_000, "spikes_in": 1366}}
+    content = {"samples": 1, "steps": 1, "layers": [spiking], "totals": {"ac": 3_000_000, "mac": 0}}
+    (said,) = also(content, "rate-flops")
+    assert f"{said['ac'] / 1e6:.2f}" == "2.51"
+    assert f"{18.39e6 * 4.6e-12 * 1e7:.2f}" == "845.94"
+    assert f"{said['energy_J'] * 0.1366 * 1e7:.2f}" == "3.09"
+    assert said["energy_J"] == pytest.approx(2.26e-6, rel=1e-3)
+    assert 84.594e-6 / said["energy_J"] == pytest.approx(37.4, abs=0.05)
+    assert said["gap"] == pytest.approx(2.512074 / 3 - 1)
+
+
 def test_conventions_and_missing_prices_stand_in_the_text() -> None:
     text = to_text({**report(), "also": also(report(), "neurobench")})
     assert "\nexact counts  6.0  32.0  0.15\nneurobench    6.0   8.0  0.04  -72.3%\n" in text

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     for term in terms:
         count, price, part = term["count"], term["price_pJ"], term["component"]
         line = f"  {count:>16,} {term['column'].replace('_', ' ')} x {price:g} pJ"
-        lines.append(f"{line} = {count * price / 1000:,.4f} nJ  ({part}{term['source']})")
+        lines.append(f"{line} = {count * price / 1000:,.4f} nJ  ({part}; {term['source']})")
     samples = report["samples"]
     lines.append(f"  sum {whole * 1e9:,.4f} nJ / {samples:,} samples = {whole * 1e9 / samples:,.4f} nJ a sample")
     missing = left_out(model, layer["columns"])
@@ -45,8 +45,7 @@ def _terms(layer: Mapping[str, Any], model: CostModel) -> list[dict[str, Any]]:
     for component, prices in rates(model, layer).items():
         for key, price in prices.items():
             if count := layer["columns"].get(key, 0):
-                cited = component == "arithmetic" and model.sheet.has(f"cost_model.{key}")
-                source = f"; {model.cite(f'cost_model.{key}')}" if cited else ""
+                source = model.source(component, key)
                 found.append(
                     {"component": component, "column": key, "count": count, "price_pJ": price, "source": source}
                 )

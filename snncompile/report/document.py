@@ -43,13 +43,21 @@ class Figure:
 Block = Heading | Paragraph | Table | Figure
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
-h1,h2{line-height:1.2}h2{margin-top:2rem}figure{margin:1rem 0}.scroll{overflow-x:auto}
+:root{--paper:#fff;--ink:#1c1c1c;--line:#ddd;--shade:#0003}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:var(--ink);background:var(--paper)}
+h1,h2{line-height:1.2;overflow-wrap:anywhere}h2{margin-top:2rem}p{overflow-wrap:break-word}figure{margin:1rem 0}
+.scroll{overflow-x:auto;background:linear-gradient(90deg,var(--paper) 50%,transparent) 0 0/2rem 100% no-repeat local,
+linear-gradient(270deg,var(--paper) 50%,transparent) 100% 0/2rem 100% no-repeat local,
+linear-gradient(90deg,var(--shade),transparent) 0 0/.7rem 100% no-repeat,
+linear-gradient(270deg,var(--shade),transparent) 100% 0/.7rem 100% no-repeat}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top;white-space:nowrap}
+th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
 td:last-child:not(.n){white-space:normal;min-width:14rem}
 .n{text-align:right}
-@media(prefers-color-scheme:dark){body{background:#161616;color:#e8e8e8}th,td{border-color:#444}}
+@media(max-width:40rem){body{margin:1rem auto}table{font-size:.75rem}th,td{padding:.25rem .35rem}
+td:last-child:not(.n){min-width:0}}
+@media(prefers-color-scheme:dark){:root{--paper:#161616;--ink:#e8e8e8;--line:#444;--shade:#fff3}}
 """
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-WIDTH, HEIGHT = 480, 260
+WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 62, 56, 28, 42
 BLUE, ORANGE = "#2a78c8", "#d9722b"
 
 
 def _svg(content: Sequence[str], title: str, height: float = HEIGHT) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" width="100%" '
-    style = 'style="max-width:40rem" font-family="system-ui,sans-serif" font-size="13" fill="currentColor"'
+    style = 'style="max-width:32rem" font-family="system-ui,sans-serif" font-size="13" fill="currentColor"'
     return f"{head}{style}><title>{html.escape(title)}</title>" + "".join(content) + "</svg>"
 
 

@@ -217,7 +217,7 @@ def test_files_named_like_verbs_are_reached(
 
 
 def test_the_workflow_of_the_docs_runs(saved: Path, tmp_path: Path) -> None:
-    """Its only step of our own, as the shell script it is, with the program on the path."""
+    """Its only step of our own, as the shell script it is: it passes, fails, gives no verdict."""
     workflow = (ROOT / "docs" / "energy-gate.yml").read_text(encoding="utf-8")
     (script,) = re.findall(r"run: \|\n((?: {10}.*\n)+)", workflow)
     folder = tmp_path / "bin"
@@ -227,19 +227,79 @@ def test_the_workflow_of_the_docs_runs(saved: Path, tmp_path: Path) -> None:
     tool.chmod(0o755)
     work = tmp_path / "work"
     work.mkdir()
-    (work / "snncompile.toml").write_text("[budget.max]\nmac = 1_000_000\n", encoding="utf-8")
-    assert energy(saved, "--baseline", work / "energy.lock.json", "--update-baseline") == 0
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "PATH": f"{folder}:{os.environ['PATH']}",
         "CHECKPOINT": str(saved),
         "DATA": "test:6",
+        "GITHUB_ACTIONS": "true",
         "GITHUB_STEP_SUMMARY": str(work / "summary.md"),
     }
     script = "\n".join(line[10:] for line in script.splitlines())
-    done = subprocess.run(["bash", "-e", "-c", script], cwd=work, env=environment, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in work.iterdir()} == {
-        *("snncompile.toml", "energy.lock.json", "energy.json", "energy.html", "energy.xml"),
-        *("energy-benchmark.json", "summary.md"),
-    }
+
+    def step(limits: str, code: int, **more: str) -> subprocess.CompletedProcess[str]:
+        (work / "snncompile.toml").write_text(limits, encoding="utf-8")
+        words = ["bash", "-e", "-c", script]
+        done = subprocess.run(words, cwd=work, env=environment | more, text=True, capture_output=True)
+        assert done.returncode == code, done.stderr
+        return done
+
+    assert energy(saved, "--baseline", work / "energy.lock.json", "--update-baseline") == 0
+    step("[budget.max]\nmac = 1_000_000\n", 0)
+    reports = {"energy.json", "energy.html", "energy.xml", "energy-benchmark.json"}
+    inputs = {"snncompile.toml", "energy.lock.json"}
+    assert {path.name for path in work.iterdir()} == {*reports, *inputs, "summary.md"}
+    # what the other steps name is what this one writes
+    (kept,) = re.findall(r"^ +path: (\S+)$", workflow, re.MULTILINE)
+    assert reports <= {path.name for path in work.glob(kept)}
+    (recorded,) = re.findall(r"output-file-path: (\S+)", workflow)
+    assert recorded in reports
+    assert json.loads((work / recorded).read_text(encoding="utf-8"))
+    # history is recorded where that step can run: on a push, which the workflow listens to
+    assert re.search(r"^on:\n  pull_request:\n  push:\n    branches: \[main\]$", workflow, re.MULTILINE)
+    assert workflow.count("if: github.event_name == 'push'") == 1
+    for name in reports:
+        (work / name).unlink()
+    said = step("[budget.max]\nmac = 1\n", 1).stderr
+    assert "::error file=snncompile.toml,line=2,title=energy::max.mac" in said
+    assert reports <= {path.name for path in work.iterdir()}
+    assert "max.mac" in (work / "summary.md").read_text(encoding="utf-8")
+    assert "do not compare" in step("[budget.max]\nmac = 1_000_000\n", 9, DATA="test:5").stderr
+
+
+def test_a_bundle_counts_what_its_checkpoint_counts(saved: Path, tmp_path: Path) -> None:
+    """The levels in integers and the bundle, which has no checkpoint beside it: the same spikes, the same counts."""
+    found = {}
+    for level in ("fixed", "timed", "placed"):
+        assert energy(saved, "--level", level, "-o", tmp_path / f"{level}.json") == 0
+        found[level] = json.loads((tmp_path / f"{level}.json").read_text(encoding="utf-8"))
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(saved), "--data", "test:6", "-o", str(bundle), "--no-verify", "-q"]) == 0
+    assert main(["energy", str(bundle), *DATA, "-q", "-o", str(tmp_path / "bundle.json")]) == 0
+    found["bundle"] = json.loads((tmp_path / "bundle.json").read_text(encoding="utf-8"))
+    for other in ("timed", "placed", "bundle"):
+        assert found[other]["totals"] == found["fixed"]["totals"]
+        assert found[other]["correct_by_steps"] == found["fixed"]["correct_by_steps"]
+        for key in ("layers", "ann"):
+            assert found[other][key] == found["fixed"][key], other
+    assert main(["energy", str(bundle), *DATA, "-q", "--level", "fixed"]) == 4
+
+
+def test_a_layer_of_its_own_renamed_closes_the_gate(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The baseline knows a layer by another name, sealed as the program seals it."""
+    from snncompile.energy_conventions import digest
+    from snncompile.energy_gate import lock_text
+
+    lock = tmp_path / "energy.lock.json"
+    assert energy(saved, "--baseline", lock, "--update-baseline") == 0
+    content = json.loads(lock.read_text(encoding="utf-8"))
+    del content["digest"]
+    content["layers"]["head"] = content["layers"].pop("fc2")
+    lock.write_text(lock_text({**content, "digest": digest(content)}), encoding="utf-8")
+    capfd.readouterr()
+    assert energy(saved, "--baseline", lock) == 1
+    said = capfd.readouterr().err
+    assert "layer head: is in the baseline and not in the network; new: fc2" in said
+    assert "layer fc2: is in the network and not in the baseline" in said
