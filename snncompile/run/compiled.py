@@ -195,7 +195,7 @@ class _Ready:
         counts = dict(zip(plan.populations, self.engine.fired, strict=True))
         operations: dict[str, int] = {}
         for label, population, place in self.labels:
-            operations[label] = operations.get(label, 0) + sum(self.engine.operations(population, place))
+            operations[label] = operations.get(label, 0) + self.engine.operations(population, place)
         meta = {
             "steps": self.steps,
             "latency": latency(plan.graph),

@@ -26,6 +26,7 @@ void add_bytes(const Span *spans, int count, const uint32_t *events, const uint3
     constexpr size_t row = static_cast<size_t>(BLOCKS) * SNN_BLOCK;
     constexpr int lanes = SNN_BLOCK / 2;
     Shorts whole[BLOCKS] = {}, high[BLOCKS] = {};
+    constexpr int ahead = 6;  // events whose rows are on their way
     uint32_t summed = 0;
     auto flush = [&]() {
         alignas(SNN_BLOCK) int16_t sums[lanes];
@@ -46,6 +47,8 @@ void add_bytes(const Span *spans, int count, const uint32_t *events, const uint3
             const uint32_t now = left < room ? left : room;
             for (const uint32_t *stop = event + now; event < stop; ++event) {
                 const auto *weights = reinterpret_cast<const uint8_t *>(span->weights + *event * row);
+                for (size_t line = 0; line < row; line += 64)  // the list has room behind its end
+                    __builtin_prefetch(reinterpret_cast<const void *>(span->weights + event[ahead] * row + line));
                 for (int block = 0; block < BLOCKS; ++block) {
                     const Shorts words = load<Shorts>(weights + block * SNN_BLOCK);
                     whole[block] += words;

@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
+#include <numeric>
 #include <optional>
 
 #include "dispatch.hpp"
@@ -118,6 +119,7 @@ NB_MODULE(_kernels, m) {
              nb::arg("machine_steps"), nb::arg("stepwise"), nb::arg("batch"), nb::arg("threads"))
         .def_prop_ro("fired", [](const snn::Engine &engine) { return engine.fired; })
         .def("operations", [](const snn::Engine &engine, int population, int connection) {
-            return engine.operations.at(static_cast<size_t>(engine.first_connection.at(population) + connection));
+            const auto &steps = engine.operations.at(static_cast<size_t>(engine.first_connection.at(population) + connection));
+            return std::accumulate(steps.begin(), steps.end(), int64_t{0});
         });
 }
