@@ -7,8 +7,8 @@ Networks: ``resnet19``, ``vggsnn``, ``lenet``, ``recurrent`` (``simulation_netwo
 no batch norm left, time merged into the batch, inference mode, as many threads. Both take turns in one process; medians
 of the turns, CPU seconds (both threads' where there are two) and wall seconds. Before it is timed, the engine is held
 against ``run/integer`` to the last bit on one sample. ``--peers``: an interpreter with SpikingJelly or snnTorch; what
-it has runs in a process of its own and takes its turn. ``--memory N``: instead, N samples of each network in batches,
-and the most memory that the process ever held.
+it has runs in a process of its own and takes its turn. ``--memory N``: instead, N samples of each network in batches in
+a process of their own, and the most memory that it ever held.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simulation_networks
 import simulation_peer
 import torch
 from simulation_networks import NETWORKS, Drawn
 
+from snncompile.ir.store import Program, save
 from snncompile.report.table import table
 from snncompile.run.cpu import Simulator
 from snncompile.run.integer import run as run_integer
@@ -120,7 +119,8 @@ def _turns(
             process.stdin.close()
             process.wait()
     medians = {who: [statistics.median(each) for each in zip(*found, strict=True)] for who, found in runs.items()}
-    operations = sum(meta["operations"].values())
+    # values of an image count as so many events each: no measure of speed
+    operations = sum(n for name, n in meta["operations"].items() if drawn.spikes or not name.startswith("stem."))
     rows = []
     for who, (cpu, wall) in medians.items():
         mine = medians["snncompile"]
@@ -173,15 +173,14 @@ def _answer(peer: subprocess.Popen[str], line: str) -> Any:
 
 def _remember(name: str, drawn: Drawn, samples: int, threads: int) -> None:
     """Many samples, nothing kept: memory must not grow with them."""
-    own = Simulator(drawn.graph(), drawn.target, threads)
-    simulation_networks.forget(drawn)
-    done, batch = 0, 16
-    while done < samples:
-        own.run({"input": drawn.stimulus(batch)}, keep=())
-        done += batch
-        if done in (batch, samples) or done % (16 * batch) == 0:
-            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{name} at {drawn.rate:.1%}: {done} samples, {most:.0f} MB at most", flush=True)
+    if not drawn.spikes:
+        raise SystemExit(f"{name} takes images: --memory draws spikes")
+    print(f"{name} at {drawn.rate:.1%}:", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        save(Program(drawn.graph(), "fixed", drawn.target.name, drawn.steps), Path(scratch))
+        script = Path(__file__).with_name("simulation_memory.py")
+        words = [sys.executable, str(script), scratch, str(drawn.rate), str(samples), str(threads)]
+        subprocess.run(words, check=True)
 
 
 if __name__ == "__main__":

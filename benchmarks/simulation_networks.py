@@ -217,8 +217,3 @@ NETWORKS: Mapping[str, tuple[Callable[[float, int, Target], Drawn], int, int]] =
     "recurrent": (recurrent, 100, 64),
 }
 """Name -> how it is drawn, its steps, samples of a run."""
-
-
-def forget(drawn: Drawn) -> None:
-    """Drop what only the calibration needed."""
-    drawn.recorded.clear()
