@@ -10,6 +10,7 @@ rates; here every spike is followed). Counts are int64, per layer, sample and st
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
@@ -24,6 +25,7 @@ from snncompile.energy_counts import Plan, uncounted
 from snncompile.energy_layers import Fired, Layer, Run
 from snncompile.energy_sent import Sent
 from snncompile.errors import GraphError
+from snncompile.ir.fields import to_plain
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import (
     Conv,
@@ -38,8 +40,8 @@ from snncompile.ir.ops import (
     Resonator,
     Scale,
     SigmaDelta,
+    kind,
 )
-from snncompile.ir.text import arrays, to_text
 from snncompile.run.parts import merged, wholes
 from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
@@ -206,8 +208,15 @@ def _joined(parts: Sequence[Fired | None]) -> Fired | None:
 
 
 def weights_digest(graph: Graph) -> str:
-    """SHA-256 of the graph as text and of every array in it."""
-    content = hashlib.sha256(to_text(graph).encode())
-    for key, array in sorted(arrays(graph).items()):
-        content.update(key.encode() + np.ascontiguousarray(array).tobytes())
+    """SHA-256 of the nodes, the edges and every array of a graph."""
+    content = hashlib.sha256()
+
+    def read(path: str, array: Array) -> str:
+        content.update(f"{path} {array.dtype} {array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data)
+        return path
+
+    nodes = {name: [kind(op), to_plain(op, read)] for name, op in graph.nodes.items()}
+    edges = [[edge.source, edge.target, edge.delay] for edge in graph.edges]
+    content.update(json.dumps([nodes, edges]).encode())
     return content.hexdigest()

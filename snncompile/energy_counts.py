@@ -78,10 +78,11 @@ def arriving_shape(graph: Graph, extent: Mapping[str, Shape], name: str) -> Shap
 
 def synapses(op: Dense | Conv, arriving: Shape, out: Shape) -> Integers:
     """The synapses of each arriving element: [2, *arriving]."""
-    present = np.stack([np.ones(op.weight.shape, dtype=bool), real(op.weight) != 0])
-    if isinstance(op, Dense):
-        return np.asarray(present.sum(axis=1, dtype=np.int64).reshape(2, *arriving))
     outward, inward, *kernel = op.weight.shape
+    if isinstance(op, Dense):
+        present = np.count_nonzero(real(op.weight), axis=0)
+        return np.stack([np.full(inward, outward), present]).astype(np.int64).reshape(2, *arriving)
+    present = np.stack([np.ones(op.weight.shape, dtype=bool), real(op.weight) != 0])
     # all output channels of a group reach the same places: one channel a group, each tap counting its synapses
     taps = present.reshape(2, op.groups, outward // op.groups, inward, *kernel).sum(axis=2, dtype=np.int64)
     ones = np.ones((1, op.groups, *out[1:]), dtype=np.int64)
