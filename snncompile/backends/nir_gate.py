@@ -149,6 +149,7 @@ class Gate:
             fires=("gt" if self.profile.ties == ">" else "ge") if euler == "euler" else None,
             metadata="ignore",
             r="step" if self.profile.gain == "1" and euler == "euler" else None,
+            loop=tuple(sorted({target for _, target in self.made.late})),
         )
         yield self._own("snncompile, numbers alone", alone, self.made.names)
         versions = installed()

@@ -77,8 +77,8 @@ def _decays(label: str, op: Neuron, profile: Profile) -> Neuron:
 def _at_rest(label: str, op: Neuron, profile: Profile) -> Neuron:
     """Shifts the resting potential to zero where readers leave it out, or where the start is at it."""
     rest, initial = real(op.rest), real(op.initial)
-    if np.any(rest):
-        rest = np.where(real(op.beta) <= FOREVER, 0.0, rest)  # what does not leak has no potential to return to
+    if np.any(rest) or np.any(initial):
+        rest = np.where(real(op.beta) <= FOREVER, initial, rest)  # what does not leak may be counted from anywhere
         op = replace(op, rest=rest)
     if np.any(rest) and (not profile.leak or np.any(initial)):
         reset: Reset = To(real(op.reset.value) - rest) if isinstance(op.reset, To) else op.reset
