@@ -37,7 +37,7 @@ def main() -> None:
         spec, _, levels = rest.partition("@")
         for level in (levels or LEVELS).split(","):
             options: Any = grammar().parse_args(["energy", path, "--data", spec, "--level", level])
-            model = open_model(path)
+            model = open_model(path, options)
             data = chosen_data(model, options)
             what = chosen_level(model, options, lambda line: None)
             simulated, planned, counted = (

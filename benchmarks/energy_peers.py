@@ -46,7 +46,7 @@ def main() -> int:
         sinabs, neurobench = _peers(given.peers or Path(scratch))
         words = ["energy", given.checkpoint, "--data", given.data, "--level", "read"]
         options: Any = grammar().parse_args(words)
-        model = open_model(given.checkpoint)
+        model = open_model(given.checkpoint, options)
         what = chosen_level(model, options, print)
         rows: dict[str, list[int]] = {}
         for _, stimulus, trace in runs(what, chosen_data(model, options)):
