@@ -70,6 +70,11 @@ def written(recipe: Recipe, path: Path) -> Path:
     return path
 
 
+def listen_to_interrupts() -> None:
+    """A shell that starts the tests in the background has them ignore SIGINT, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_wherever_it_strikes(small, tmp_path: Path, sent: signal.Signals) -> None:
     recipe = small(training={"epochs": 12, "batch": 16})
@@ -77,7 +82,9 @@ def test_a_signal_ends_it_cleanly_wherever_it_strikes(small, tmp_path: Path, sen
     whole, parted = tmp_path / "whole.pt", tmp_path / "parted.pt"
     train(recipe, None, whole, log=silent)
     command = [sys.executable, "-m", "snncompile", "train", str(file), "-o", str(parted)]
-    struck = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    struck = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "parted.pt.metrics.jsonl").is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
