@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if not isinstance(model, Bundle):
         raise ReadError("is no bundle", where=options.bundle, remedy="export it first")
     data = chosen_data(model, options)
-    device = str(model.manifest.get("device", model.target.interpreter))
+    device = str(model.manifest.get("device") or model.target.interpreter)
     if device == "onnx":
         graph, parts = _on_onnxruntime(model, data, options)
     elif device == "lava":
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     told = {
         "onnx": f"onnxruntime {versions.get('onnxruntime', '')}",
         "lava": f"Lava {versions.get('lava', '')}",
-        "nir": "the interpreter in reals",
+        "nir": "the reference interpreter",
     }[device]
     text = f"{len(data.x)} samples on {told}, {sum(spikes.values()):,} spikes"
     if found:
