@@ -103,12 +103,13 @@ def _in_reals(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[G
     """The network that the bundle's ``model.nir`` holds, in float64, a batch of samples at a time."""
     graph = read(model.path / "model.nir").graph
     stimulus = shown(graph, data.x, int(model.manifest["steps"]))
+    in_integers = model.manifest.get("form") == "integers"  # its inputs are as well
 
     def parts() -> Iterator[Trace]:
         with Progress(len(data.x)) as progress:
             for first in range(0, len(data.x), BATCH):
                 given = {name: np.asarray(x[first : first + BATCH], np.float64) for name, x in stimulus.items()}
-                part = reference.run(graph, given)
+                part = reference.run(graph, encoded(graph, given) if in_integers else given)
                 if not options.quiet:
                     progress.update(first + part.samples, "run in reals")
                 yield part

@@ -185,6 +185,49 @@ def test_a_decay_that_rounds_is_refused(tmp_path: Path, refused: Callable[..., s
     assert "loihi rounds products with a decay" in said
 
 
+RECIPE = """
+[recipe]
+name = "no-leak"
+summary = "a test"
+method = "tet"
+source = "nobody"
+[network]
+input = [1, 8, 8]
+architecture = "4C3-AP2-AP2-10FC"
+[neuron]
+decay = 1.0
+[tet]
+steps = 3
+lambda = 0.05
+phi = 1.0
+[training]
+epochs = 1
+batch = 64
+learning_rate = 0.01
+seed = 5
+[data]
+name = "digits"
+[quantise]
+target = "loihi"
+epochs = 1
+samples = 100
+"""
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_network_trained_in_integers_without_a_leak(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its inputs are integers as well; what it answers is what the chip's integers answer."""
+    (tmp_path / "net.toml").write_text(RECIPE)
+    path, out = tmp_path / "net.pt", tmp_path / "out"
+    assert main(["train", str(tmp_path / "net.toml"), "--quantise", "loihi", "-o", str(path), "-q"]) == 0
+    capfd.readouterr()
+    found = told(capfd, "export", path, "--target", "nir", "-o", out)
+    assert [(row["verdict"], row["different"]) for row in found["rows"]][:2] == [("same", 0)] * 2  # type: ignore[attr-defined]
+    ran = told(capfd, "run", out, "--data", "digits:test:30")
+    known = told(capfd, "simulate", path, "--data", "digits:test:30")
+    assert ran["spikes"] == known["spikes"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
