@@ -186,6 +186,8 @@ class Gate:
 
     def _foreign(self, importer: str, version: str) -> Row:
         demanded = importer in self.profile.readers
+        if len(self.stimulus) > 1:
+            return self._unreadable(importer, version, "takes one input", demanded=demanded)
         outputs = self._plain_outputs()
         watched = [*self.made.spikes.values(), *(self.made.names[source] for source in outputs.values())]
         (x,) = self.stimulus.values()

@@ -19,10 +19,11 @@ from snncompile.backends.nir_nodes import Written, written
 from snncompile.backends.nir_profiles import PROFILES, Profile
 from snncompile.errors import Disagreement, NotRepresentable, ToolError
 from snncompile.frontends.nir_metadata import pack
-from snncompile.ir.graph import Graph
+from snncompile.ir.graph import Edge, Graph
+from snncompile.ir.ops import Input, Output
 from snncompile.run import reference
 from snncompile.run.trace import Trace
-from tests.nir_networks import NETWORKS, Torch, conv_net, stimulus
+from tests.nir_networks import NETWORKS, Torch, conv_net, lif, stimulus
 
 INSTALLED = nir_runner.versions()
 
@@ -164,6 +165,23 @@ def test_a_file_of_other_numbers_is_found_by_this_package(tmp_path: Path) -> Non
     write(written(lowered, PROFILES["canonical"]).net, tmp_path / "model.nir")
     row = next(row for row in judge.rows() if row.reader == "snncompile, numbers alone")
     assert row.verdict == "DIFFERENT"
+
+
+def test_several_inputs_are_for_this_package_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canonical profile writes them, no importer takes them."""
+    nodes = {"a": Input((3,)), "b": Input((3,)), "n": lif(3), "output": Output()}
+    graph = Graph(nodes, [Edge("a", "n"), Edge("b", "n"), Edge("n", "output")])
+    profile = PROFILES["canonical"]
+    lowered = lower(graph, profile)
+    made = written(lowered, profile)
+    write(made.net, tmp_path / "model.nir", pack(graph, made.net, dt=profile.dt, profile=profile.name, steps=4))
+    given = {name: np.random.default_rng(0).integers(0, 2, (2, 4, 3)).astype(np.float64) for name in ("a", "b")}
+    top = reference.run(graph, given)
+    judge = Gate(tmp_path / "model.nir", made, profile, (graph, lowered), given, top, trained=False)
+    monkeypatch.delenv(nir_gate.INTERPRETER, raising=False)
+    found = rows(judge, "snntorch")
+    assert [row.verdict for row in found.values()] == ["same", "same", "unreadable"]
+    assert found["snntorch"].note == "takes one input"
 
 
 def test_outputs_are_observed() -> None:
