@@ -189,6 +189,19 @@ def shapes_net() -> Graph:
     return _end(chain)
 
 
+def gentle() -> Graph:
+    """Neurons that subtract their threshold and reach it at most once a step: no weight is negative, and a step adds no
+    more than a threshold.
+    """
+    chain = _begin(4)
+    fires = {"beta": number(0.0), "reset": By(number(1.0))}
+    chain.add("fc1", Dense(chain.numbers.integers(0, 3, (8, 4)) / 8))
+    chain.add("lif1", lif(8, **fires))
+    chain.add("fc2", Dense(chain.numbers.integers(0, 2, (4, 8)) / 8))
+    chain.add("lif2", lif(4, **fires))
+    return _end(chain)
+
+
 NETWORKS: dict[str, Callable[[], Graph]] = {
     "conv": conv_net,
     "residual": deep_residual,
@@ -198,6 +211,7 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
     "no leak": lambda: conv_net(beta=number(0.0)),
     "soft reset": lambda: conv_net(reset=By(number(1.0))),
     "soft reset, no leak": lambda: conv_net(reset=By(number(1.0)), beta=number(0.0)),
+    "soft reset, one spike a step": gentle,
     "reset to -0.5": lambda: conv_net(reset=To(number(-0.5))),
     "decay per channel": decays_per_channel,
     "decay and threshold per channel": per_channel,

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,10 @@ class Gate:
         self._above = self._margins(self.graph, FLOAT32 if trained else FLOAT64)
         self._reference = reference.run(self.lowered, stimulus, forced=self.top)
 
-    def rows(self, log: Callable[[str], None] = lambda line: None) -> Iterator[Row]:
-        """This package with and without the metadata, then every importer."""
+    def rows(
+        self, log: Callable[[str], None] = lambda line: None, importers: Sequence[str] = IMPORTERS
+    ) -> Iterator[Row]:
+        """This package with and without the metadata, then the importers."""
         yield self._own("snncompile", Options(), {name: name for name in self.lowered.nodes})
         euler = "euler" if self.profile.decay == "euler" else "sinabs"
         alone = Options(
@@ -153,7 +155,7 @@ class Gate:
         )
         yield self._own("snncompile, numbers alone", alone, self.made.names)
         versions = installed()
-        for importer in IMPORTERS:
+        for importer in importers:
             if importer not in versions:
                 yield Row(importer, "", "not installed")
                 continue
@@ -184,6 +186,8 @@ class Gate:
 
     def _foreign(self, importer: str, version: str) -> Row:
         demanded = importer in self.profile.readers
+        if len(self.stimulus) > 1:
+            return self._unreadable(importer, version, "takes one input", demanded=demanded)
         outputs = self._plain_outputs()
         watched = [*self.made.spikes.values(), *(self.made.names[source] for source in outputs.values())]
         (x,) = self.stimulus.values()

@@ -77,17 +77,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_integers(model: Trained | Imported | Exchanged) -> None:
     if model.in_integers:
-        target = Target.load(_machine(model))
-        check_exact(model.graph, target, max(1, model.steps))
+        check_exact(model.graph, _machine(model), max(1, model.steps))
 
 
-def _machine(model: Trained | Imported | Exchanged) -> str:
+def _machine(model: Trained | Imported | Exchanged) -> Target:
     """The target whose integers a network is in."""
     if isinstance(model, Imported):
-        return model.program.target
+        return Target.load(model.program.target)
     assert isinstance(model, Trained)
     assert model.checkpoint.integers is not None
-    return str(model.checkpoint.integers.target)
+    return model.checkpoint.integers.target
 
 
 def _gate(
@@ -104,6 +103,8 @@ def _gate(
     if len(x) < len(data.x):
         log(f"gate: the first {len(x)} of {len(data.x)} samples; importers run them one by one")
     stimulus = {name: np.asarray(value, np.float64) for name, value in shown(graphs[0], x, model.steps).items()}
+    if model.in_integers:  # whose inputs are integers as well
+        stimulus = {name: array.astype(np.float64) for name, array in encoded(graphs[0], stimulus).items()}
     trained = model.record(x)
     top = trained or _recorded(model, graphs[0], stimulus)
     gate = nir_gate.Gate(path, made, profile, graphs, stimulus, top, trained=trained is not None)
@@ -113,7 +114,8 @@ def _gate(
 def _recorded(model: Trained | Imported | Exchanged, graph: Graph, stimulus: dict[str, Any]) -> Trace:
     if not model.in_integers:
         return reference.run(graph, stimulus)
-    return integer.run(graph, encoded(graph, stimulus), Target.load(_machine(model)))
+    integers = {name: np.asarray(array, dtype=np.int64) for name, array in stimulus.items()}
+    return integer.run(graph, integers, _machine(model))
 
 
 def rows_table(rows: list[nir_gate.Row]) -> str:
@@ -150,6 +152,7 @@ def _manifest(
         "classes": origin["classes"],
         "device": "nir",
         "profile": profile.name,
+        "form": "integers" if model.in_integers else "reals",
         "dt": profile.dt,
         "nir": VERSION,
         "numbers": fingerprint(made.net),

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if not isinstance(model, Bundle):
         raise ReadError("is no bundle", where=options.bundle, remedy="export it first")
     data = chosen_data(model, options)
-    device = str(model.manifest.get("device", model.target.interpreter))
+    device = str(model.manifest.get("device") or model.target.interpreter)
     if device == "onnx":
         graph, parts = _on_onnxruntime(model, data, options)
     elif device == "lava":
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     told = {
         "onnx": f"onnxruntime {versions.get('onnxruntime', '')}",
         "lava": f"Lava {versions.get('lava', '')}",
-        "nir": "the interpreter in reals",
+        "nir": "the reference interpreter",
     }[device]
     text = f"{len(data.x)} samples on {told}, {sum(spikes.values()):,} spikes"
     classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
@@ -105,12 +105,13 @@ def _in_reals(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[G
     """The network that the bundle's ``model.nir`` holds, in float64, a batch of samples at a time."""
     graph = read(model.path / "model.nir").graph
     stimulus = shown(graph, data.x, int(model.manifest["steps"]))
+    in_integers = model.manifest.get("form") == "integers"  # its inputs are as well
 
     def parts() -> Iterator[Trace]:
         with Progress(len(data.x)) as progress:
             for first in range(0, len(data.x), BATCH):
                 given = {name: np.asarray(x[first : first + BATCH], np.float64) for name, x in stimulus.items()}
-                part = reference.run(graph, given)
+                part = reference.run(graph, encoded(graph, given) if in_integers else given)
                 if not options.quiet:
                     progress.update(first + part.samples, "run in reals")
                 yield part

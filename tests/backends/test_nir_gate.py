@@ -19,10 +19,11 @@ from snncompile.backends.nir_nodes import Written, written
 from snncompile.backends.nir_profiles import PROFILES, Profile
 from snncompile.errors import Disagreement, NotRepresentable, ToolError
 from snncompile.frontends.nir_metadata import pack
-from snncompile.ir.graph import Graph
+from snncompile.ir.graph import Edge, Graph
+from snncompile.ir.ops import Input, Output
 from snncompile.run import reference
 from snncompile.run.trace import Trace
-from tests.nir_networks import NETWORKS, Torch, conv_net, stimulus
+from tests.nir_networks import NETWORKS, Torch, conv_net, lif, stimulus
 
 INSTALLED = nir_runner.versions()
 
@@ -64,8 +65,8 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Gate, Impor
     return judge, Importer(tmp_path, made, judge)
 
 
-def rows(judge: Gate) -> dict[str, Row]:
-    return {row.reader: row for row in judge.rows()}
+def rows(judge: Gate, *importers: str) -> dict[str, Row]:
+    return {row.reader: row for row in judge.rows(importers=importers or nir_gate.IMPORTERS)}
 
 
 def test_what_is_not_installed_has_not_passed(judged: tuple[Gate, Importer]) -> None:
@@ -166,6 +167,23 @@ def test_a_file_of_other_numbers_is_found_by_this_package(tmp_path: Path) -> Non
     assert row.verdict == "DIFFERENT"
 
 
+def test_several_inputs_are_for_this_package_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canonical profile writes them, no importer takes them."""
+    nodes = {"a": Input((3,)), "b": Input((3,)), "n": lif(3), "output": Output()}
+    graph = Graph(nodes, [Edge("a", "n"), Edge("b", "n"), Edge("n", "output")])
+    profile = PROFILES["canonical"]
+    lowered = lower(graph, profile)
+    made = written(lowered, profile)
+    write(made.net, tmp_path / "model.nir", pack(graph, made.net, dt=profile.dt, profile=profile.name, steps=4))
+    given = {name: np.random.default_rng(0).integers(0, 2, (2, 4, 3)).astype(np.float64) for name in ("a", "b")}
+    top = reference.run(graph, given)
+    judge = Gate(tmp_path / "model.nir", made, profile, (graph, lowered), given, top, trained=False)
+    monkeypatch.delenv(nir_gate.INTERPRETER, raising=False)
+    found = rows(judge, "snntorch")
+    assert [row.verdict for row in found.values()] == ["same", "same", "unreadable"]
+    assert found["snntorch"].note == "takes one input"
+
+
 def test_outputs_are_observed() -> None:
     graph = conv_net()
     assert [edge.target for edge in observed(graph).out_of("fc2")] == ["output", "output.value"]
@@ -179,12 +197,11 @@ def test_outputs_are_observed() -> None:
 def test_real_importers(importer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every network is refused for the importer's profile, or is the same network in it, spike by spike."""
     monkeypatch.delenv(nir_gate.INTERPRETER, raising=False)
-    monkeypatch.setattr(nir_gate, "IMPORTERS", (importer,))
     try:
         judge, _ = gate(NETWORKS[name](), tmp_path, PROFILES[importer])
     except NotRepresentable:
         return
-    row = rows(judge)[importer]
+    row = rows(judge, importer)[importer]
     if importer == "sinabs":  # may fire twice in a step, which only a run can tell
         assert row.verdict in ("same", "DIFFERENT")
         return
@@ -194,8 +211,7 @@ def test_real_importers(importer: str, name: str, tmp_path: Path, monkeypatch: p
 def test_snntorch_reads_ties_lost_where_thresholds_are_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why the canonical profile does not answer for snnTorch, and the other one exists."""
     monkeypatch.delenv(nir_gate.INTERPRETER, raising=False)
-    monkeypatch.setattr(nir_gate, "IMPORTERS", ("snntorch",))
     judge, _ = gate(conv_net(), tmp_path, PROFILES["canonical"])
-    row = rows(judge)["snntorch"]
+    row = rows(judge, "snntorch")["snntorch"]
     assert row.different > 0
     assert row.verdict in ("explained", "differs")  # every one of them is a tie
