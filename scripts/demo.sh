@@ -24,6 +24,9 @@ fi
 step "Export Loihi's integers as an ONNX step graph" \
     snncompile export "$out/ckpt.pt" --target loihi --device onnx -o "$out/onnx" --data digits:test:64
 step "Run it on onnxruntime" snncompile run "$out/onnx" --data digits:test
+step "Export NIR, run in every importer that is installed" \
+    snncompile export "$out/ckpt.pt" --target nir --nir-profile snntorch -o "$out/nir" --data digits:test:16
+step "Run what the file says" snncompile run "$out/nir" --data digits:test:16
 step "Simulate the chip's integers on all test images" \
     snncompile simulate "$out/ckpt.pt" --target loihi --data digits:test
 step "Count and price the operations" snncompile energy "$out/ckpt.pt" --data digits:test
