@@ -96,6 +96,7 @@ void run(snn::Engine &engine, const std::vector<std::tuple<int, std::optional<By
 }  // namespace
 
 NB_MODULE(_kernels, m) {
+    nb::set_leak_warnings(false);  // a simulator that is alive when the interpreter ends is no fault
     m.doc() = "The compiled engine: see snncompile/run/compiled.py and docs/simulation.md.";
     m.def("available", &names, "Instruction sets that this processor has, best first.");
     nb::class_<snn::Engine>(m, "Engine")
