@@ -37,13 +37,17 @@ ROWS = {
 }
 """The recipes and the machine of each: soft resets need one with a neuron of our own."""
 
+ACCELERATED = {"cifar10-resnet19-tet-gpu": "loihi"}
+"""What is trained on an accelerator, and only where it is named."""
+TARGETS = ROWS | ACCELERATED
+
 LOSSLESS = (1, 2, 4, 5, 6)
 
 
 def main() -> None:
     """Make the rows, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", choices=[[], *ROWS], help="these rows anew")
+    parser.add_argument("recipes", nargs="*", choices=[[], *TARGETS], help="these rows anew")
     parser.add_argument("--work", type=Path, default=Path("benchmark-out"))
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--samples", type=int, default=32)
@@ -54,25 +58,26 @@ def main() -> None:
         row = measured(recipe, options)
         with (options.work / "rows.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-    found = [row for name, row in rows(options.work).items() if name in ROWS]
+    found = [*rows(options.work).values()]
     print(table(found))
     sys.exit(1 if any(row["divergence"] != "none" for row in found) else 0)
 
 
 def rows(work: Path) -> dict[str, dict[str, Any]]:
-    """The newest row of every recipe, in the order of ``ROWS``."""
+    """The newest row of every recipe, in the order of ``TARGETS``."""
     path = work / "rows.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     found = {row["recipe"]: row for row in map(json.loads, lines)}
-    return {name: found[name] for name in ROWS if name in found}
+    return {name: found[name] for name in TARGETS if name in found}
 
 
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One row."""
     root = ["--data-root", str(options.data_root)] if options.data_root else []
-    path, target, recipe = options.work / f"{name}.pt", ROWS[name], Recipe.load(name)
+    path, target, recipe = options.work / f"{name}.pt", TARGETS[name], Recipe.load(name)
     again = path.is_file() or path.with_name(f"{path.name}.resume").is_file()
-    snncompile("train", name, "-o", path, *(["--resume"] if again else []), *root)
+    where = ["--device", "cuda", "--compile"] if name in ACCELERATED and not finished(path) else []
+    snncompile("train", name, "-o", path, *(["--resume"] if again else []), *where, *root)
     epochs = [json.loads(line) for line in Path(f"{path}.metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     teacher = path.with_name(f"{path.stem}.teacher.pt.metrics.jsonl")
     taught = [json.loads(line) for line in teacher.read_text().splitlines()] if teacher.is_file() else []
@@ -100,6 +105,11 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "mac": counted["totals"]["mac"] / counted["samples"],
         "counted": options.counted,
     }
+
+
+def finished(path: Path) -> bool:
+    """Whether a training is over: what is left of the row is computed on any machine."""
+    return path.is_file() and not path.with_name(f"{path.name}.resume").is_file()
 
 
 def method_of(recipe: Recipe) -> str:

@@ -167,6 +167,7 @@ def _train(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     verb.add_argument("--force", action="store_true", help="replace a checkpoint that is there already")
     verb.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where it is trained (cpu)")
+    verb.add_argument("--compile", action="store_true", help="neurons as kernels of torch.compile (TET, IDSNN)")
     verb.add_argument("--tensorboard", metavar="DIR", help="write curves for TensorBoard into this folder")
     verb.add_argument("--download", action="store_true", help="fetch the data set where it is not there yet")
     _root(verb)

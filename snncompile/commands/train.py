@@ -53,6 +53,7 @@ def _in_reals(
         device=options.device,
         curves=Path(options.tensorboard) if options.tensorboard else None,
         download=options.download,
+        compile=options.compile,
     )
     return train_with(recipe, _root(options), out, how, log)
 

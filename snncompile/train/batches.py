@@ -18,12 +18,12 @@ AHEAD = 2
 class Ahead:
     """The batches of an epoch in their order; what they hold does not depend on which thread decodes them.
 
-    Sets that are in memory are not decoded, so no thread is started for them.
+    Sets that are in memory and shown as they are need no work, so no thread is started for them.
     """
 
     def __init__(self, split: Split, batches: Sequence[Array], epoch: int) -> None:
         self.split, self.batches, self.epoch = split, batches, epoch
-        self.pool = None if split.held else ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+        self.pool = None if split.held and not split.draws else ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
     def __iter__(self) -> Iterator[Array]:
         if self.pool is None:

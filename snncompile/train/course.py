@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from snncompile.errors import SheetError
 from snncompile.recipe import Recipe, TrainingSettings
 from snncompile.run.trace import Array
 from snncompile.train import checkpoint
@@ -54,10 +55,18 @@ class Course(ABC):
         self.optimiser = optimiser_of(self.training, self.network.parameters())
         self.precision = Precision(self.training.precision)
 
-    def settle(self, processes: Processes) -> None:
-        """Work as one of several processes, on the device of this one."""
+    def settle(self, processes: Processes, *, compiled: bool = False) -> None:
+        """Work as one of several processes, on the device of this one, with neurons as ``compiled`` kernels or not.
+
+        Raises SheetError where there is nothing to compile: a method that simulates without a gradient.
+        """
         self.processes = processes
         self.network.to(processes.device)
+        if processes.device.type == "cuda" and isinstance(self.network, nn.Module):
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as its kernels want maps
+        if compiled and not (isinstance(self.network, Network) and self.network.compile_neurons()):
+            why = "only neurons that the gradient goes through step by step are"
+            raise SheetError(f"the neurons of {self.recipe.method} are not compiled", where="--compile", why=why)
         self.precision = Precision(self.training.precision, processes.device)
 
     # Where it stands

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Split:
     augment: Augment | None = None
     seed: int = 0
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The SHA-256 of samples and labels; where samples are decoded when indexed, of what they are called."""
         found = hashlib.sha256(f"{self.x.dtype} {self.x.shape}".encode())

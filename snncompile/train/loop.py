@@ -74,6 +74,8 @@ class Options:
     """A folder for TensorBoard."""
     download: bool = False
     """Whether a data set that is not there is fetched."""
+    compile: bool = False
+    """Whether the neurons run as kernels that torch.compile makes."""
 
 
 def _to_stderr(line: str) -> None:
@@ -123,7 +125,7 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
     """Train to the end of a course, from its resume file where ``resume`` says so."""
     refuse_overwriting(out, options.resume, options.force)
     make_room(out)
-    course.settle(Processes.joined(options.device))
+    course.settle(Processes.joined(options.device), compiled=options.compile)
     if course.training.batch < 2 * course.processes.count:
         why = f"{course.processes.count} processes share a batch, and batch norm needs two samples in each"
         raise SheetError(f"{course.training.batch} samples", where=f"{course.recipe.name}, training.batch", why=why)

@@ -59,6 +59,15 @@ class Network(nn.Module):
         answer: Tensor = self.readout(self(x))
         return answer
 
+    def compile_neurons(self) -> bool:
+        """Run the populations as compiled kernels from now on; False where the method has others, or none."""
+        own = [module for module in self.modules_of.values() if type(module) is Spiking]
+        if self.recipe.method not in ("tet", "idsnn") or not own:
+            return False
+        for module in own:
+            module.compiled = True
+        return True
+
     @property
     def readout(self) -> Readout:
         """The last step's module."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from snncompile.train.fused import Constants, Fused
 from snncompile.train.surrogates import SURROGATES, Surrogate, triangle
 
 __all__ = ["Spiking", "triangle", "whole"]
@@ -87,6 +88,8 @@ class Spiking(nn.Module):
         self._threshold, self._amount, self._amplitude = threshold, threshold if amount is None else amount, amplitude
         self.decay, self.fires, self.reset, self.gain, self.initial = decay, fires, reset, gain, initial
         self.surrogate, self.width, self.detach_reset = surrogate, width, detach_reset
+        self.compiled = False
+        """Whether all steps at once run as compiled kernels (``fused``)."""
 
     @property
     def threshold(self) -> float:
@@ -119,8 +122,18 @@ class Spiking(nn.Module):
 
     def integrate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What is sent and the potentials before the reset, both [T, ...]; the gradient goes through what is sent."""
-        spikes, potentials = _Integrate.apply(whole(x), self)  # type: ignore[no-untyped-call]
+        if self.compiled:
+            spikes, potentials = Fused.apply(x, self.constants)  # type: ignore[no-untyped-call]
+        else:
+            spikes, potentials = _Integrate.apply(whole(x), self)  # type: ignore[no-untyped-call]
         return (spikes if self.amplitude == 1.0 else spikes * self.amplitude), potentials
+
+    @property
+    def constants(self) -> Constants:
+        """What the compiled kernels are made for."""
+        reaches, subtracts = self.fires == ">=", self.reset == "subtract"
+        numbers = (self.decay, self.gain, self.initial, self.threshold, self.amount)
+        return Constants(*numbers, reaches, subtracts, self.surrogate, self.width, self.detach_reset)
 
     @torch.no_grad()
     def simulate(self, x: Tensor) -> tuple[Tensor, Tensor]:

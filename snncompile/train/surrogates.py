@@ -16,7 +16,7 @@ def triangle(potential: Tensor, threshold: float, width: float, out: Tensor | No
     """The surrogate of TET, Eq. 5: ``max(0, width - |v - threshold|) / width^2``; its area is 1 for every width."""
     slope = torch.empty_like(potential) if out is None else out
     torch.sub(potential, threshold, out=slope)
-    torch.sub(torch.tensor(width, dtype=slope.dtype), slope.abs_(), out=slope)
+    slope.abs_().neg_().add_(width)
     return slope.clamp_(min=0.0).mul_(1.0 / width**2)
 
 
