@@ -47,16 +47,32 @@ from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
+INTEGERS = np.int8, np.int16, np.int32, np.int64
+
+
+class Ran:
+    """A graph that was run, told from others by a digest, which is made when it is asked for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    @cached_property
+    def digest(self) -> str:
+        """``weights_digest`` of the graph."""
+        return weights_digest(self._graph)
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """The counts of a run, layers and populations in the order of computation. ``stimulus``: a digest a sample."""
+    """The counts of a run, layers and populations in the order of computation.
+
+    ``ran``: the graph that left the spikes; ``stimulus``: a digest a sample.
+    """
 
     layers: tuple[Layer, ...]
     samples: int
     steps: int
-    weights: str
+    ran: Ran
     stimulus: tuple[str, ...]
     options: Options = field(default_factory=Options)
 
@@ -68,6 +84,11 @@ class Counts:
     def ann_mac(self) -> int:
         """MACs of the same topology as an artificial network, one pass."""
         return sum(layer.synapses for layer in self.layers)
+
+    @property
+    def weights(self) -> str:
+        """The digest of what ran."""
+        return self.ran.digest
 
     @cached_property
     def stimulus_digest(self) -> str:
@@ -90,7 +111,7 @@ class Counter:
         self._beside = None
         if machine is not None and self._added:
             self._beside = Plan(machine.edit({name: graph.nodes[name] for name in graph.names(Input)}))
-        self._weights = weights_digest(graph if machine is None else machine)
+        self._ran = Ran(graph if machine is None else machine)
 
     def count(self, stimulus: Mapping[str, Array], trace: Trace) -> Counts:
         """What the spikes of a run cause; ``stimulus`` [samples, steps, *shape] and the ``trace`` it left.
@@ -107,7 +128,7 @@ class Counter:
             beside = Run(self._beside, Sent(self._beside.graph, stimulus, trace), self._options)
             found = [_counted(beside, name) for name in self._added]
             layers |= {layer.name: replace(layer, role="relay") for layer in found if layer is not None}
-        return Counts(tuple(layers.values()), samples, steps, self._weights, run.sent.digests(), self._options)
+        return Counts(tuple(layers.values()), samples, steps, self._ran, run.sent.digests(), self._options)
 
 
 def count(
@@ -170,10 +191,10 @@ def dense_layers(graph: Graph) -> list[dict[str, Any]]:
     """A network's weighted layers as an artificial network runs them: once, every input present."""
     plan, found = Plan(graph), []
     for name in graph.names(Dense, Conv):
-        size, _, parameters, _ = plan.sizes(name)
-        sites = sum(prod(plan.extent[source]) for source in dict.fromkeys(way.source for way in plan.ways[name]))
-        outside = all(isinstance(graph.nodes[way.source], Input) for way in plan.ways[name])
-        entry = {"name": name, "mac": plan.synapses[name], "sites": sites, "size": size, "parameters": parameters}
+        size, _, parameters, _ = plan.sizes[name]
+        outside = all(isinstance(graph.nodes[source], Input) for source in plan.sources[name])
+        entry = {"name": name, "mac": plan.synapses[name], "sites": plan.sites[name]}
+        entry |= {"size": size, "parameters": parameters}
         found.append({**entry, "reads_input": outside})
     return found
 
@@ -186,9 +207,12 @@ def dense_macs(graph: Graph) -> int:
 
 def concatenate(parts: Sequence[Counts]) -> Counts:
     """The counts of all samples from counts of batches of them, which must be of one graph and number of steps."""
-    first = parts[0]
+    first, *more = parts
+    if not more:
+        return first
     for part in parts:
-        if (part.weights, part.steps, part.options) != (first.weights, first.steps, first.options):
+        same = part.ran is first.ran or part.weights == first.weights
+        if not same or (part.steps, part.options) != (first.steps, first.options):
             raise GraphError("counts of different networks, steps or conventions do not add", where="energy")
     layers = tuple(
         replace(
@@ -208,11 +232,14 @@ def _joined(parts: Sequence[Fired | None]) -> Fired | None:
 
 
 def weights_digest(graph: Graph) -> str:
-    """SHA-256 of the nodes, the edges and every array of a graph."""
+    """SHA-256 of the nodes, the edges and every array of a graph; integers in the narrowest type that holds them."""
     content = hashlib.sha256()
 
     def read(path: str, array: Array) -> str:
-        content.update(f"{path} {array.dtype} {array.shape}".encode())
+        if array.dtype == np.int64 and array.size:
+            bits = max(int(array.max()), ~int(array.min())).bit_length()
+            array = array.astype(next(kind for kind in INTEGERS if bits < 8 * kind().itemsize))
+        content.update(f"{path} {array.dtype.str} {array.shape}".encode())
         content.update(np.ascontiguousarray(array).data)
         return path
 

@@ -1,8 +1,8 @@
 """Where events meet synapses: what reaches an op, and through how many synapses each event goes. Exact, in int64.
 
-The fan-out of an element is how many synapses it feeds: the adjoint of the op's structure, its weights replaced by
-ones, applied to ones. So it is exact at the borders and for any stride, dilation, group and kernel. Maps are arrays
-``[2, *shape]``: row 0 counts every synapse (structural), row 1 those whose weight is not zero.
+The fan-out of an element is how many synapses it feeds (``energy_reach``), at the borders as well and for any stride,
+dilation, group and kernel. Maps are arrays ``[2, *shape]``: row 0 counts every synapse (structural), row 1 those whose
+weight is not zero.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from snncompile.energy_conventions import Role
 from snncompile.energy_events import FanOut
+from snncompile.energy_reach import before, synapses
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
@@ -40,13 +41,9 @@ from snncompile.ir.ops import (
 from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import is_event
 from snncompile.passes.fold_norm import standing
-from snncompile.run import linear
 from snncompile.run.reference import apply_linear
 
 Array = NDArray[Any]
-
-Linear = Flatten | Pool | Scale  # what has no weights of its own: events pass through
-
 
 @dataclass(frozen=True)
 class Way:
@@ -74,36 +71,6 @@ def reach(fan_out: Integers) -> tuple[FanOut, FanOut]:
 def arriving_shape(graph: Graph, extent: Mapping[str, Shape], name: str) -> Shape:
     """The shape of what arrives at a node."""
     return extent[graph.into(name)[0].source]
-
-
-def synapses(op: Dense | Conv, arriving: Shape, out: Shape) -> Integers:
-    """The synapses of each arriving element: [2, *arriving]."""
-    outward, inward, *kernel = op.weight.shape
-    if isinstance(op, Dense):
-        present = np.count_nonzero(real(op.weight), axis=0)
-        return np.stack([np.full(inward, outward), present]).astype(np.int64).reshape(2, *arriving)
-    present = np.stack([np.ones(op.weight.shape, dtype=bool), real(op.weight) != 0])
-    # all output channels of a group reach the same places: one channel a group, each tap counting its synapses
-    taps = present.reshape(2, op.groups, outward // op.groups, inward, *kernel).sum(axis=2, dtype=np.int64)
-    ones = np.ones((1, op.groups, *out[1:]), dtype=np.int64)
-    geometry = op.stride, op.padding, op.dilation, op.groups, op.spread
-    maps = [linear.conv_adjoint(ones, row, arriving[1:], *geometry) for row in taps]
-    return np.concatenate(maps)
-
-
-def before(op: Linear, fan_out: Integers, arriving: Shape) -> Integers:
-    """The map before an op without weights, from the map [2, *out] behind it."""
-    match op:
-        case Flatten():
-            return fan_out.reshape(2, *arriving)
-        case Scale():
-            present = np.stack([np.ones(arriving, dtype=bool), np.broadcast_to(real(op.factor) != 0, arriving)])
-            return np.asarray(fan_out * present)
-        case Pool():
-            planes = fan_out.reshape(-1, 1, *fan_out.shape[2:])
-            ones = np.ones((1, 1, *op.kernel), dtype=np.int64)
-            spread = linear.conv_adjoint(planes, ones, arriving[1:], op.stride, op.padding, (1,) * len(op.kernel), 1)
-            return np.asarray(spread.reshape(2, *arriving))
 
 
 def passes_events(op: Op) -> bool:
@@ -140,7 +107,8 @@ class Plan:
 
     ``ways``: into weights (fan-outs over their synapses), norms, pools and populations; ``synapses``: what weights or a
     pool read inside the borders; ``own``: of weights, the fan-out of what arrives at them; ``biased``: neurons with a
-    bias; ``standing``: norms that no weights take over; ``roles``: of nodes that are not simply the network.
+    bias; ``standing``: norms that no weights take over; ``roles``: of nodes that are not simply the network;
+    ``sources``: of the ways, each once, and ``sites``, their elements; ``sizes``: as ``Layer`` has them, from ``size``.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -153,25 +121,31 @@ class Plan:
         self.synapses: dict[str, int] = {}
         self.own: dict[str, Integers] = {}
         for name in graph.names(Dense, Conv, Norm, Pool, Neuron, Readout):
-            op, ones = graph.nodes[name], np.ones((2, *self.extent[name]), dtype=np.int64)
-            match op:
+            match op := graph.nodes[name]:
                 case Dense() | Conv():
                     fan_out = self.own[name] = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
                     fan_out[0] //= self.addends(name)  # only one of the neurons of a number reads each source
                 case Pool():
-                    fan_out = before(op, ones, arriving_shape(graph, self.extent, name))
+                    fan_out = before(op, self._ones(name), arriving_shape(graph, self.extent, name))
                 case _:
-                    fan_out = ones
+                    fan_out = self._ones(name)
             self.synapses[name] = int(fan_out[0].sum())
             self.ways[name] = tuple(ways(self, name, fan_out))
+        self.sources = {name: tuple(dict.fromkeys(way.source for way in some)) for name, some in self.ways.items()}
+        self.sites = {name: sum(prod(self.extent[one]) for one in some) for name, some in self.sources.items()}
+        self.sizes = {name: self._sizes(name) for name in self.ways}
         self.roles = dict(_roles(self))
+
+    def _ones(self, name: str) -> Integers:
+        """One synapse an element that a node sends."""
+        return np.ones((2, *self.extent[name]), dtype=np.int64)
 
     def addends(self, name: str) -> int:
         """How many neurons a number has in the read-out behind weights; 1 elsewhere."""
         behind = [self.graph.nodes[edge.target] for edge in self.graph.out_of(name)]
         return max((op.addends for op in behind if isinstance(op, Readout)), default=1)
 
-    def sizes(self, name: str) -> tuple[int, int, int, bool]:
+    def _sizes(self, name: str) -> tuple[int, int, int, bool]:
         """Elements that a node sends, its taps (synapses as if there were no borders), its stored parameters, and
         whether biases are among them.
         """
@@ -210,25 +184,41 @@ def _roles(plan: Plan) -> Iterator[tuple[str, Role]]:
 
 def biases(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, NDArray[np.bool_]]:
     """Which neurons of each population have a bias: their own, or what linear ops send when nothing is sent."""
-    known: dict[str, Reals] = {}
+    known: dict[str, Reals | None] = {}
 
-    def arriving(name: str) -> Reals:
-        edges = graph.into(name)
-        start = np.zeros((1, *(extent[edges[0].source] if edges else extent[name])))
-        return np.asarray(sum((constant(edge.source) for edge in edges), start))
+    def arriving(name: str) -> Reals | None:
+        parts = [part for edge in graph.into(name) if (part := constant(edge.source)) is not None]
+        return np.asarray(sum(parts[1:], parts[0])) if parts else None
 
-    def constant(name: str) -> Reals:
+    def constant(name: str) -> Reals | None:
+        """What a node sends when nothing is sent, [1, *shape]; None: zeros, which need no multiplying."""
         if name not in known:
-            if isinstance(graph.nodes[name], Input | Neuron | Readout):
-                known[name] = np.zeros((1, *extent[name]))
-            else:
-                known[name] = apply_linear(graph, name, arriving(name))
+            values = None if isinstance(graph.nodes[name], Input | Neuron | Readout) else arriving(name)
+            known[name] = _constant(graph, name, extent[name]) if values is None else apply_linear(graph, name, values)
         return known[name]
 
     found = {}
     for name in graph.names(Neuron, Readout):
         op = graph.nodes[name]
         assert isinstance(op, Neuron | Readout)
-        gain = real(op.gain) if isinstance(op, Neuron) else 1.0
-        found[name] = np.broadcast_to(gain * arriving(name)[0] + real(op.bias) != 0, op.shape)
+        values = arriving(name)
+        sent = 0.0 if values is None else (real(op.gain) if isinstance(op, Neuron) else 1.0) * values[0]
+        found[name] = np.broadcast_to(sent + real(op.bias) != 0, op.shape)
     return found
+
+
+def _constant(graph: Graph, name: str, extent: Shape) -> Reals | None:
+    """What a node sends when nothing at all arrives: [1, *extent], None where that is zeros."""
+    op = graph.nodes[name]
+    match op:
+        case Input() | Neuron() | Readout() | Flatten() | Pool() | Scale():
+            return None
+        case Dense() | Conv() if op.bias is None:
+            return None
+        case Dense() | Conv():
+            each: Reals = real(op.bias).reshape(1, -1, *(1,) * (len(extent) - 1))
+        case Norm():
+            each = apply_linear(graph, name, np.zeros((1, extent[0], *(1,) * (len(extent) - 1))))
+        case _:
+            return apply_linear(graph, name, np.zeros((1, *extent)))
+    return np.broadcast_to(each, (1, *extent))

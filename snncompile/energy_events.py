@@ -5,7 +5,7 @@ With ``bit_i(n)`` the i-th binary digit of n, for events e and fan-outs f of ele
     sum over elements of |e| f = sum over i, j of 2^(i + j) popcount(bit_i(|e|) and bit_j(f))
 
 The digits of the fan-outs are packed once for a graph, those of the events once for a run: 64 elements a word. Spikes
-have one digit, and fan-outs few, because what is common to all of them is divided out first.
+have one digit; fan-outs have few digits or few values (``FanOut``), none where all of them are one number.
 """
 
 from __future__ import annotations
@@ -25,16 +25,31 @@ EXACT = 1 << 24  # below it every whole number is a float32
 
 
 class FanOut:
-    """How many synapses each element feeds, ready for counting; ``number``: int64, of any shape, none negative."""
+    """How many synapses each element feeds, ready for counting; ``number``: int64, of any shape, none negative.
+
+    ``reached = each * events + sum over masks of worth * (events in the mask)``. The masks are the elements of every
+    value but the most frequent, which is ``each``; or, where those are more, the digits of what is left of the numbers
+    when what is common to all is divided out (``each`` is 0).
+    """
 
     def __init__(self, number: Integers) -> None:
         flat = number.reshape(1, -1)
-        self.total = int(flat.sum())
-        common = int(np.gcd.reduce(flat, axis=None)) or 1
-        rest = flat // common
-        digits = range(int(rest.max(initial=0)).bit_length())
-        self.worth = np.array([common << digit for digit in digits], dtype=np.int64)
-        self.masks = np.concatenate([packed(rest >> digit & 1 == 1) for digit in digits] or [packed(rest != 0)[:0]])
+        first = int(flat[0, 0]) if flat.size else 0
+        self.each, self.worth, self.masks = first, np.zeros(0, dtype=np.int64), packed(np.zeros((0, flat.size), bool))
+        if (flat == first).all():
+            return
+        values, frequency = _frequencies(flat[0])
+        common = int(np.gcd.reduce(values))
+        digits = range(int(values[-1] // common).bit_length())
+        if len(values) - 1 <= len(digits):
+            most = int(frequency.argmax())
+            others = np.delete(values, most)
+            self.each, self.worth = int(values[most]), others - values[most]
+            self.masks = packed(flat == others[:, None])
+        else:
+            rest = flat // common
+            self.each, self.worth = 0, np.array([common << digit for digit in digits], dtype=np.int64)
+            self.masks = np.concatenate([packed(rest >> digit & 1 == 1) for digit in digits])
 
 
 class Events:
@@ -58,13 +73,16 @@ class Events:
 
     def reached(self, fan_out: FanOut) -> Integers:
         """What the events of every sample and step reach: int64 [samples, steps]."""
+        if not len(fan_out.masks):
+            return self.number * fan_out.each
         total = np.zeros(len(self._digits[0]), dtype=np.int64)
         rows = max(1, CHUNK_WORDS // max(1, fan_out.masks.size))
         for first in range(0, len(total), rows):
             for index, digit in enumerate(self._digits):
                 met = _ones(digit[first : first + rows] & fan_out.masks[:, None])  # [digits of fan-outs, rows]
                 total[first : first + rows] += (fan_out.worth @ met) << index
-        return self._of_each_step(total)
+        reached = self._of_each_step(total)
+        return reached + self.number * fan_out.each if fan_out.each else reached
 
     @cached_property
     def number(self) -> Integers:
@@ -77,13 +95,13 @@ class Events:
     @cached_property
     def ever(self) -> Bits:
         """Which elements sent an event at any step of any sample, packed."""
-        return np.asarray(np.bitwise_or.reduce([np.bitwise_or.reduce(digit, axis=0) for digit in self._digits]))
+        return np.asarray(np.bitwise_or.reduce([_over(np.bitwise_or, digit) for digit in self._digits]))
 
     @cached_property
     def always(self) -> Bits:
         """Which elements sent an event at every step of every sample, packed."""
         some = self._digits[0] if len(self._digits) == 1 else np.bitwise_or.reduce(self._digits)
-        return np.asarray(np.bitwise_and.reduce(some, axis=0))
+        return _over(np.bitwise_and, some)
 
     @property
     def rows(self) -> NDArray[np.uint64]:
@@ -109,6 +127,25 @@ def packed(rows: NDArray[np.bool_]) -> Bits:
 def ones(bits: Bits) -> int:
     """How many bits are set."""
     return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+
+def _frequencies(number: Integers) -> tuple[Integers, Integers]:
+    """Which numbers there are, ascending, and how often; none is negative."""
+    if number.max() > number.size:
+        return np.unique(number, return_counts=True)
+    frequency = np.bincount(number)  # no sorting
+    values = np.flatnonzero(frequency)
+    return values, frequency[values]
+
+
+def _over(operation: np.ufunc, rows: Bits) -> Bits:
+    """An operation of words over all rows, many rows at a time: [rows, words] as [words]."""
+    together = 1 << (len(rows).bit_length() // 2)
+    whole = len(rows) - len(rows) % together
+    if together > 1:
+        many = operation.reduce(rows[:whole].reshape(-1, together * rows.shape[1]), axis=0)
+        rows = np.concatenate([many.reshape(together, -1), rows[whole:]])
+    return np.asarray(operation.reduce(rows, axis=0))
 
 
 def _ones(words: Bits) -> Integers:

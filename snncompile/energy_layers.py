@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import assert_never
 
@@ -99,13 +99,13 @@ class Run:
         """How many steps each of them took."""
         return self.sent.steps
 
-    def layer(self, name: str, synapses: int, columns: dict[Column, Integers], sites: int | None = None) -> Layer:
-        sources = tuple(dict.fromkeys(way.source for way in self.plan.ways[name]))
+    def layer(self, name: str, synapses: int, columns: dict[Column, Integers], fired: Fired | None = None) -> Layer:
+        """The counts of a node beside what is known of it."""
+        op, sources = self.plan.graph.nodes[name], self.plan.sources[name]
         signal = " + ".join(dict.fromkeys(self.signal(source) for source in sources))
-        if sites is None:
-            sites = sum(prod(self.plan.extent[source]) for source in sources)
-        op, role = self.plan.graph.nodes[name], self.plan.roles.get(name, "network")
-        return Layer(name, kind(op), signal, sources, sites, synapses, columns, role, *self.plan.sizes(name))
+        role, sizes = self.plan.roles.get(name, "network"), self.plan.sizes[name]
+        sites = sizes[0] if isinstance(op, Neuron | Readout) else self.plan.sites[name]
+        return Layer(name, kind(op), signal, sources, sites, synapses, columns, role, *sizes, fired)
 
     def signal(self, source: str) -> str:
         """What a source sends, in a word."""
@@ -152,7 +152,7 @@ class Run:
 
     def weights(self, name: str) -> Layer:
         """Events: AC along every way. Anything else: every synapse at every step."""
-        structural, found = self.plan.synapses[name], self.plan.ways[name]
+        structural = self.plan.synapses[name]
         if not self.only_events(name):
             return self.layer(name, structural, self.products(name))
         if self.options.multiplicity == "graded":
@@ -160,8 +160,8 @@ class Run:
             every, present = _both(arriving, reach(self.plan.own[name]))
             spikes = arriving.number
         else:
-            every, present = self.along(found)
-            spikes = self.spikes(dict.fromkeys(way.source for way in found))
+            every, present = self.along(self.plan.ways[name])
+            spikes = self.spikes(self.plan.sources[name])
         return self.layer(name, structural, {"ac": every, "ac_nonzero_weight": present, "spikes_in": spikes})
 
     def products(self, name: str) -> dict[Column, Integers]:
@@ -193,7 +193,7 @@ class Run:
             return self.layer(name, 0, {})
         if not self.only_events(name):
             return self.layer(name, 0, {"pool_adds": self.every_step(self.plan.synapses[name])})
-        spikes = self.spikes(dict.fromkeys(way.source for way in self.plan.ways[name]))
+        spikes = self.spikes(self.plan.sources[name])
         return self.layer(name, 0, {"pool_adds": self.along(self.plan.through(name))[0], "spikes_in": spikes})
 
     def population(self, name: str, op: Neuron | Readout) -> Layer:
@@ -211,10 +211,10 @@ class Run:
                 events = self.sent.events(name)
                 assert events is not None
                 columns |= {"neuron_updates": self.every_step(size), "spikes_out": events.number}
-                return replace(self.layer(name, 0, columns, size), fired=Fired(size, events.ever, events.always))
+                return self.layer(name, 0, columns, Fired(size, events.ever, events.always))
             case Readout():
                 columns["readout_adds"] = self.every_step(size * _accumulations(op))
-                return self.layer(name, 0, columns, size)
+                return self.layer(name, 0, columns)
             case _ as never:
                 assert_never(never)
 

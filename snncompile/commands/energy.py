@@ -126,18 +126,19 @@ def runs(what: Counted, data: Data) -> Iterator[tuple[int, dict[str, Array], Tra
     batch = max(1, min(BATCH, BATCH_NUMBERS // values))
     for first in range(0, len(data.x), batch):
         x = data.x[first : first + batch]
-        stimulus = shown(what.network, _in_reals(x), what.steps)
+        stimulus = shown(what.network, x, what.steps)
+        reals = {name: _in_reals(values) for name, values in stimulus.items()}
         trace = what.record(x) if what.record else None
         if trace is None:
-            trace = simulator.run(encoded(what.graph, stimulus)) if simulator else reference.run(what.graph, stimulus)
+            trace = simulator.run(encoded(what.graph, reals)) if simulator else reference.run(what.graph, reals)
         yield first, given(what.network, stimulus), trace
 
 
-def _in_reals(x: Given) -> Given:
-    """Before images are shown at every step, so that the steps stay one and the same memory."""
-    if isinstance(x, Inputs):
-        return Inputs({name: array.astype(np.float64) for name, array in x.arrays.items()})
-    return x.astype(np.float64)
+def _in_reals(stimulus: Array) -> Array:
+    """Images that are shown at every step stay one and the same memory."""
+    if stimulus.shape[1] > 1 and stimulus.strides[1] == 0:
+        return np.broadcast_to(stimulus[:, :1].astype(np.float64), stimulus.shape)
+    return stimulus.astype(np.float64)
 
 
 def given(network: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
@@ -145,7 +146,7 @@ def given(network: Graph, stimulus: Mapping[str, Array]) -> dict[str, Array]:
     found = dict(stimulus)
     for name, op in network.nodes.items():
         if isinstance(op, Input) and isinstance(op.signal, Fixed):
-            found[name] = encode(op.signal, stimulus[name])
+            found[name] = encode(op.signal, _in_reals(stimulus[name]))
     return found
 
 

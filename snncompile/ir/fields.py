@@ -72,9 +72,9 @@ def to_plain(op: Op, keep: Keep, *, defaults: bool = True) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for item in fields(op):
         value = _plain(item.name, getattr(op, item.name), keep)
-        default = _default(item)
-        if defaults or default is MISSING or value != _plain(item.name, default, keep):
-            plain[item.name] = value
+        if not defaults and (default := _default(item)) is not MISSING and value == _plain(item.name, default, keep):
+            continue
+        plain[item.name] = value
     return plain
 
 

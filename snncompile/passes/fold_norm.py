@@ -46,13 +46,31 @@ def fold_norm(graph: Graph) -> Passed:
 
 
 def standing(graph: Graph) -> frozenset[str]:
-    """The norms whose multiplications no weights take over."""
-    found = set()
+    """The norms whose multiplications no weights take over: those that ``fold_norm`` finds nothing to fold into.
+
+    Folding moves edges, which decides about the norms behind. Only edges are followed here, no weight is touched.
+    """
+    into = {name: list(graph.into(name)) for name in graph.nodes}
+    out_of = {name: list(graph.out_of(name)) for name in graph.nodes}
+    weighted, found = set(graph.names(Dense, Conv)), set()
     for name in graph.names(Norm):
-        if _into(graph, name):
-            graph = _folded(graph, name)
-        else:
+        takes = [
+            edge.source in weighted and not edge.delay and len(out_of[edge.source]) == 1 for edge in into.get(name, ())
+        ]
+        if not any(takes):
             found.add(name)
+            continue
+        ends = []
+        for edge, taken in zip(into[name], takes, strict=True):
+            end = edge.source if taken else f"{edge.source}\0{name}\0{len(ends)}"  # the factor on an edge that stays
+            ends.append(end)
+            out_of[end] = []
+        for edge in out_of[name]:
+            moved = [Edge(end, edge.target, edge.delay) for end in ends]
+            at = into[edge.target].index(edge)
+            into[edge.target][at : at + 1] = moved
+            for one in moved:
+                out_of[one.source].append(one)
     return frozenset(found)
 
 
