@@ -14,7 +14,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
-from math import prod
 from typing import Any, assert_never
 
 import numpy as np
@@ -48,6 +47,7 @@ from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
 INTEGERS = np.int8, np.int16, np.int32, np.int64
+MANY = 1 << 12  # integers: fewer are read as they are as fast
 
 
 class Ran:
@@ -232,11 +232,11 @@ def _joined(parts: Sequence[Fired | None]) -> Fired | None:
 
 
 def weights_digest(graph: Graph) -> str:
-    """SHA-256 of the nodes, the edges and every array of a graph; integers in the narrowest type that holds them."""
+    """SHA-256 of the nodes, the edges and every array of a graph; integers, where many, as narrow as they are."""
     content = hashlib.sha256()
 
     def read(path: str, array: Array) -> str:
-        if array.dtype == np.int64 and array.size:
+        if array.dtype == np.int64 and array.size > MANY:
             bits = max(int(array.max()), ~int(array.min())).bit_length()
             array = array.astype(next(kind for kind in INTEGERS if bits < 8 * kind().itemsize))
         content.update(f"{path} {array.dtype.str} {array.shape}".encode())

@@ -45,6 +45,7 @@ from snncompile.run.reference import apply_linear
 
 Array = NDArray[Any]
 
+
 @dataclass(frozen=True)
 class Way:
     """A way from ``source`` to where counting began: ``fan_out`` [2, *shape of the source], and the ``pool`` on it
@@ -105,10 +106,11 @@ def uncounted(graph: Graph, name: str) -> GraphError:
 class Plan:
     """What counting needs to know of a graph, once for all runs: every way events can take, and their fan-outs.
 
-    ``ways``: into weights (fan-outs over their synapses), norms, pools and populations; ``synapses``: what weights or a
-    pool read inside the borders; ``own``: of weights, the fan-out of what arrives at them; ``biased``: neurons with a
-    bias; ``standing``: norms that no weights take over; ``roles``: of nodes that are not simply the network;
-    ``sources``: of the ways, each once, and ``sites``, their elements; ``sizes``: as ``Layer`` has them, from ``size``.
+    ``ways``: into weights (fan-outs over their synapses), norms that stand, pools and populations; ``synapses``: what
+    weights or a pool read inside the borders; ``own``: of weights, the fan-out of what arrives at them; ``biased``:
+    neurons with a bias; ``standing``: norms that no weights take over; ``roles``: of nodes that are not simply the
+    network; ``sources``: of the ways, each once, and ``sites``, their elements; ``sizes``: as ``Layer`` has them, from
+    ``size``.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -121,6 +123,8 @@ class Plan:
         self.synapses: dict[str, int] = {}
         self.own: dict[str, Integers] = {}
         for name in graph.names(Dense, Conv, Norm, Pool, Neuron, Readout):
+            if isinstance(graph.nodes[name], Norm) and name not in self.standing:
+                continue
             match op := graph.nodes[name]:
                 case Dense() | Conv():
                     fan_out = self.own[name] = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
@@ -191,9 +195,11 @@ def biases(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, NDArray[np.bo
         return np.asarray(sum(parts[1:], parts[0])) if parts else None
 
     def constant(name: str) -> Reals | None:
-        """What a node sends when nothing is sent, [1, *shape]; None: zeros, which need no multiplying."""
+        """What a node sends when nothing is sent, as far as it differs along [1, *shape]; None: zeros."""
         if name not in known:
             values = None if isinstance(graph.nodes[name], Input | Neuron | Readout) else arriving(name)
+            if values is not None and not isinstance(graph.nodes[name], Norm | Scale):
+                values = np.broadcast_to(values, (1, *arriving_shape(graph, extent, name)))
             known[name] = _constant(graph, name, extent[name]) if values is None else apply_linear(graph, name, values)
         return known[name]
 
@@ -208,17 +214,14 @@ def biases(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, NDArray[np.bo
 
 
 def _constant(graph: Graph, name: str, extent: Shape) -> Reals | None:
-    """What a node sends when nothing at all arrives: [1, *extent], None where that is zeros."""
-    op = graph.nodes[name]
+    """What a node sends when nothing at all arrives: a number a channel, None where that is zeros."""
+    op, each = graph.nodes[name], (1, extent[0], *(1,) * (len(extent) - 1))
     match op:
         case Input() | Neuron() | Readout() | Flatten() | Pool() | Scale():
             return None
-        case Dense() | Conv() if op.bias is None:
-            return None
         case Dense() | Conv():
-            each: Reals = real(op.bias).reshape(1, -1, *(1,) * (len(extent) - 1))
-        case Norm():
-            each = apply_linear(graph, name, np.zeros((1, extent[0], *(1,) * (len(extent) - 1))))
+            if op.bias is None:
+                return None
+            return np.broadcast_to(real(op.bias), extent[:1]).reshape(each)
         case _:
-            return apply_linear(graph, name, np.zeros((1, *extent)))
-    return np.broadcast_to(each, (1, *extent))
+            return apply_linear(graph, name, np.zeros(each if isinstance(op, Norm) else (1, *extent)))

@@ -21,6 +21,7 @@ from snncompile.fixed import Integers
 Array = NDArray[Any]
 Bits = NDArray[np.uint64]
 CHUNK_WORDS = 1 << 15  # words that are looked at together: what a processor keeps at hand
+FEW = 3  # values of a fan-out: inside, at a border, in a corner
 EXACT = 1 << 24  # below it every whole number is a float32
 
 
@@ -39,12 +40,12 @@ class FanOut:
         if (flat == first).all():
             return
         values, frequency = _frequencies(flat[0])
-        common = int(np.gcd.reduce(values))
+        common = int(np.gcd.reduce(values)) if len(values) > FEW else 1
         digits = range(int(values[-1] // common).bit_length())
-        if len(values) - 1 <= len(digits):
-            most = int(frequency.argmax())
-            others = np.delete(values, most)
-            self.each, self.worth = int(values[most]), others - values[most]
+        if len(values) <= max(FEW, len(digits)):
+            most = values[frequency.argmax()]
+            others = values[values != most]
+            self.each, self.worth = int(most), others - most
             self.masks = packed(flat == others[:, None])
         else:
             rest = flat // common
@@ -63,7 +64,6 @@ class Events:
         held = self.steps > 1 and values.strides[1] == 0
         seen = values[:, :1] if held else values
         self._held, rows = held, seen.reshape(seen.shape[0] * seen.shape[1], -1)
-        self.size = rows.shape[1]
         if rows.dtype == np.bool_:
             self._digits: tuple[Bits, ...] = (packed(rows),)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from typing import assert_never
 
@@ -16,6 +17,8 @@ from snncompile.energy_sent import Sent
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers
 from snncompile.ir.ops import Input, Neuron, Pool, Readout, kind
+
+Both = tuple[Integers, Integers]  # by every synapse, by those whose weight is not zero: [samples, steps] each
 
 
 @dataclass(frozen=True)
@@ -122,33 +125,27 @@ class Run:
         """Whether nothing but events arrives at a node."""
         return all(self.sent.sends_events(way.source) for way in self.plan.ways[name])
 
-    def along(self, some: Iterable[Way]) -> Integers:
-        """What the events of these ways reach: [2, samples, steps]. Ways of numbers reach nothing here."""
-        total = np.zeros((2, self.samples, self.steps), dtype=np.int64)
-        for way in some:
-            events = self.sent.events(way.source)
-            if events is not None:
-                total += _both(events, way.reach)
-        return total
+    def along(self, some: Iterable[Way]) -> Both:
+        """What the events of these ways reach. Ways of numbers reach nothing here."""
+        found = [_both(events, way.reach) for way in some if (events := self.sent.events(way.source)) is not None]
+        if not found:
+            return (self.every_step(0),) * 2
+        return _sum([every for every, _ in found]), _sum([present for _, present in found])
 
-    def numbers(self, name: str) -> tuple[Integers, Integers] | None:
-        """What the non-zero values of an input reach, [2, samples, steps], and whether they changed: [samples, steps].
+    def numbers(self, name: str) -> tuple[str, Both] | None:
+        """The input that arrives and what its non-zero values reach.
 
         None where anything but one input arrives, or through a pool: those values are not recorded.
         """
         way, *more = self.plan.ways[name]
         if more or way.pool is not None or not isinstance(self.plan.graph.nodes[way.source], Input):
             return None
-        return _both(self.sent.nonzero(way.source), way.reach), self.sent.changed(way.source)
+        return way.source, _both(self.sent.nonzero(way.source), way.reach)
 
     def spikes(self, sources: Iterable[str]) -> Integers:
         """Events of sources, each source once."""
-        total = np.zeros((self.samples, self.steps), dtype=np.int64)
-        for source in sources:
-            events = self.sent.events(source)
-            assert events is not None
-            total += events.number
-        return total
+        found = [events.number for source in sources if (events := self.sent.events(source)) is not None]
+        return _sum(found) if found else self.every_step(0)
 
     def weights(self, name: str) -> Layer:
         """Events: AC along every way. Anything else: every synapse at every step."""
@@ -175,11 +172,12 @@ class Run:
                 remedy="count without zero_skip",
             )
         if known is not None:
-            (every, present), changed = known
+            source, (every, present) = known
             columns["mac_nonzero"] = present
             if self.options.zero_skip:
                 columns["mac"] = every
             if self.options.static_input == "cache":
+                changed = self.sent.changed(source)
                 columns = {key: values * changed for key, values in columns.items()}
         return columns
 
@@ -204,7 +202,7 @@ class Run:
         for way in bare:
             sender = self.plan.graph.nodes[way.source]
             if isinstance(sender, Input | Readout) and self.sent.events(way.source) is None:
-                direct += int(way.fan_out[0].sum())  # a number for every neuron, every step
+                direct = direct + int(way.fan_out[0].sum())  # a number for every neuron, every step
         columns: dict[Column, Integers] = {"one_to_one": direct, "bias_adds": self.every_step(self.plan.biased[name])}
         match op:
             case Neuron():
@@ -219,11 +217,16 @@ class Run:
                 assert_never(never)
 
 
-def _both(events: Events, reach: tuple[FanOut, FanOut]) -> Integers:
-    """What events reach, by every synapse and by those that are not zero: [2, samples, steps]."""
+def _both(events: Events, reach: tuple[FanOut, FanOut]) -> Both:
+    """What events reach, by every synapse and by those that are not zero."""
     every, present = reach
     whole = events.reached(every)
-    return np.stack([whole, whole if present is every else events.reached(present)])
+    return whole, whole if present is every else events.reached(present)
+
+
+def _sum(parts: list[Integers]) -> Integers:
+    """The sum of columns; a single one is itself."""
+    return reduce(np.add, parts)
 
 
 def _accumulations(op: Readout) -> int:

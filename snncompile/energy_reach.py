@@ -86,4 +86,3 @@ def _windows(fan_out: Integers, axis: int, size: int, kernel: int, stride: int, 
     for tap in range(kernel):
         found[(*ahead, slice(tap, tap + stride * (places - 1) + 1, stride))] += fan_out
     return found[(*ahead, slice(padding, padding + size))]
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import product
 from math import isclose, prod
 from typing import Any, assert_never
@@ -106,10 +106,11 @@ class Sent:
 
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of what every sample shows, the same in any batch: a step that is shown again is read once."""
-        parts = [self._shown(name) for name in sorted(self._stimulus)]
-        return tuple(hashlib.sha256(b"".join(part)).hexdigest() for part in zip(*parts, strict=True))
+        parts, sha256 = [self._shown(name) for name in sorted(self._stimulus)], hashlib.sha256
+        whole = parts[0] if len(parts) == 1 else [b"".join(part) for part in zip(*parts, strict=True)]
+        return tuple([sha256(part).hexdigest() for part in whole])
 
-    def _shown(self, name: str) -> Iterator[bytes]:
+    def _shown(self, name: str) -> list[bytes]:
         """What every sample shows at an input; events are the same bytes whatever type they come in."""
         values, op = self._stimulus[name], self.graph.nodes[name]
         assert isinstance(op, Input)
@@ -121,12 +122,17 @@ class Sent:
             rows = np.ascontiguousarray(_once(values)).reshape(self.samples, -1, prod(op.shape))
             of = values.dtype.str
         head = f"{name} {of} {values.shape[1:]} {op.signal}".encode()
-        once = np.ones(self.samples, dtype=bool)
-        if rows.shape[1] > 1:  # two steps tell most samples apart
-            once = (rows[:, 1] == rows[:, 0]).all(axis=1)
-            once[once] = (rows[once] == rows[once, :1]).all(axis=(1, 2))
-        for shown, held in zip(rows, once.tolist(), strict=True):
-            yield head + b" held" + shown[0].tobytes() if held else head + shown.tobytes()
+        octets, size = rows.tobytes(), rows.nbytes // self.samples
+        places, one = range(0, len(octets), size), size // rows.shape[1]
+        held = head + b" held"
+        if rows.shape[1] == 1:
+            return [held + octets[at : at + one] for at in places]
+        once = (rows[:, 1] == rows[:, 0]).all(axis=1)  # two steps tell most samples apart
+        once[once] = (rows[once] == rows[once, :1]).all(axis=(1, 2))
+        return [
+            held + octets[at : at + one] if same else head + octets[at : at + size]
+            for at, same in zip(places, once.tolist(), strict=True)
+        ]
 
     def _all_events(self, name: str) -> bool:
         """Whether nothing but events arrives at a node."""

@@ -105,6 +105,8 @@ def test_counting_bits_is_multiplying(data: st.DataObject) -> None:
     fan_out = numbers.integers(0, data.draw(st.sampled_from([1, 2, 1153, 2**20])), size) * data.draw(
         st.sampled_from([1, 7, 128])
     )
+    if data.draw(st.booleans()):  # inside, at borders, in corners; or one number for all
+        fan_out = numbers.choice(np.array(data.draw(st.sampled_from([[9, 6, 4], [5, 0], [7, 2**20 + 1], [64]]))), size)
     values: Array = numbers.integers(-most, most + 1, (samples, steps, size))
     if data.draw(st.booleans()):
         values = values > 0

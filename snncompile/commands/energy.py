@@ -37,7 +37,7 @@ from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 from snncompile.train.progress import Progress
 
-BATCH, BATCH_NUMBERS = 256, 1 << 23  # samples; values of all populations and steps, which bound them as well
+BATCH, BATCH_NUMBERS = 1024, 1 << 23  # samples; values of all populations and steps, which bound them as well
 INTEGERS: Mapping[str, Level] = {"fixed": "fixed", "timed": "timed", "placed": "placed"}
 
 

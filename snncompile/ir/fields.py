@@ -40,6 +40,8 @@ def _plain_array(path: str, array: Array, keep: Keep) -> Any:
 
 def _plain(path: str, value: Any, keep: Keep) -> Any:
     match value:
+        case None | str() | int():  # most fields
+            return value
         case FixedPoint():
             mantissa = _plain_array(f"{path}.mantissa", value.mantissa, keep)
             return {"mantissa": mantissa, "exponent": value.exponent}
@@ -71,10 +73,9 @@ def to_plain(op: Op, keep: Keep, *, defaults: bool = True) -> dict[str, Any]:
     """The fields of an op as plain values; those that stand at their default are left out on request."""
     plain: dict[str, Any] = {}
     for item in fields(op):
-        value = _plain(item.name, getattr(op, item.name), keep)
+        value = plain[item.name] = _plain(item.name, getattr(op, item.name), keep)
         if not defaults and (default := _default(item)) is not MISSING and value == _plain(item.name, default, keep):
-            continue
-        plain[item.name] = value
+            del plain[item.name]
     return plain
 
 

@@ -52,7 +52,7 @@ def standing(graph: Graph) -> frozenset[str]:
     """
     into = {name: list(graph.into(name)) for name in graph.nodes}
     out_of = {name: list(graph.out_of(name)) for name in graph.nodes}
-    weighted, found = set(graph.names(Dense, Conv)), set()
+    weighted, found = set(graph.names(Dense, Conv)), set[str]()
     for name in graph.names(Norm):
         takes = [
             edge.source in weighted and not edge.delay and len(out_of[edge.source]) == 1 for edge in into.get(name, ())
@@ -60,7 +60,7 @@ def standing(graph: Graph) -> frozenset[str]:
         if not any(takes):
             found.add(name)
             continue
-        ends = []
+        ends: list[str] = []
         for edge, taken in zip(into[name], takes, strict=True):
             end = edge.source if taken else f"{edge.source}\0{name}\0{len(ends)}"  # the factor on an edge that stays
             ends.append(end)
