@@ -6,8 +6,8 @@ synapses, where the paper's Eq. 2 multiplies by N_in twice)::
 
     ac          add + address add + read of a weight + read and write of a potential
     mac         multiply-add + read of a weight + read of an input
-    spikes_in   read of an event + 2 address multiply-adds
-    bias_adds   add + read of a bias
+    spikes_in   read of an event, and 2 address multiply-adds where it goes into windows: not into a full connection
+    bias_adds   add + read of a bias, from a memory as large as the population
     neuron_updates   leak + read and write of a potential
     spikes_out  reset + write of an event
 """
@@ -42,7 +42,9 @@ def rates(model: CostModel, layer: Plain) -> dict[str, dict[str, float]]:
         "neuron_updates": 2 * state,
         "spikes_out": sent,
     }
-    found["addressing"] = {"ac": memory.address_add, "spikes_in": 2 * memory.address_mac}
+    found["addressing"] = {"ac": memory.address_add}
+    if layer.get("kind") != "Dense":  # where the first output of a window lies
+        found["addressing"]["spikes_in"] = 2 * memory.address_mac
     return found
 
 

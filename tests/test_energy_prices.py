@@ -104,8 +104,8 @@ def test_prices_with_memory_by_hand() -> None:
     assert lif == pytest.approx(
         {"arithmetic": leak_bias_reset * 1e-12, "memory": (8 * 20 + 8 * 10 + 2 * 10) * 1e-12, "addressing": 0}
     )
-    # 2 events reach 3 synapses each: weight, potential read and written; the event itself, its address
-    events = {"arithmetic": 6 * 0.1e-12, "memory": (6 * 30 + 2 * 10) * 1e-12, "addressing": (6 * 0.1 + 2 * 6.4) * 1e-12}
+    # 2 events reach 3 synapses each: weight, potential read and written, address; the event itself
+    events = {"arithmetic": 6 * 0.1e-12, "memory": (6 * 30 + 2 * 10) * 1e-12, "addressing": 6 * 0.1e-12}
     assert fc == pytest.approx(events)
     assert found["left_out"] == {"readout_adds": 6}
 
@@ -116,9 +116,11 @@ def test_memory_costs_by_its_size() -> None:
     words = [1, 2048, 5120, 8192, (8192 + (256 << 10)) // 2, 256 << 10, 2 << 20]
     line = 100 + 80 * (8 << 20) / (992 << 10) - 80 * (1 << 20) / (992 << 10)
     assert [memory.access(number) for number in words] == pytest.approx([10, 10, 15, 20, 60, 100, line])
-    assert rates(CostModel.load("horowitz45-memory"), {"parameters": 8192, "size": 1, "sites": 1})["memory"][
-        "ac"
-    ] == pytest.approx(40)
+    layer = {"parameters": 8192, "size": 1, "sites": 1}
+    for kind, address in (("Conv", 6.4), ("Dense", None)):  # two multiply-adds find the window that an event is in
+        found = rates(CostModel.load("horowitz45-memory"), {**layer, "kind": kind})
+        assert found["memory"]["ac"] == pytest.approx(40)
+        assert found["addressing"].get("spikes_in") == (None if address is None else pytest.approx(address))
 
 
 def test_loihi_1_is_priced_by_its_own_table() -> None:

@@ -43,7 +43,8 @@ class Figure:
 Block = Heading | Paragraph | Table | Figure
 
 STYLE = """
-:root{--paper:#fff;--ink:#1c1c1c;--line:#ddd;--shade:#0003}
+:root{color-scheme:light dark;--paper:#ffffff;--ink:#1c1c1c;--line:#dddddd;--shade:#0003;
+--blue:#1f6ab5;--orange:#b5530f}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
 color:var(--ink);background:var(--paper)}
 h1,h2{line-height:1.2;overflow-wrap:anywhere}h2{margin-top:2rem}p{overflow-wrap:break-word}figure{margin:1rem 0}
@@ -57,7 +58,8 @@ td:last-child:not(.n){white-space:normal;min-width:14rem}
 .n{text-align:right}
 @media(max-width:40rem){body{margin:1rem auto}table{font-size:.75rem}th,td{padding:.25rem .35rem}
 td:last-child:not(.n){min-width:0}}
-@media(prefers-color-scheme:dark){:root{--paper:#161616;--ink:#e8e8e8;--line:#444;--shade:#fff3}}
+@media(prefers-color-scheme:dark){:root{--paper:#161616;--ink:#e8e8e8;--line:#444444;--shade:#fff3;
+--blue:#6aaef2;--orange:#f0944d}}
 """
 
 

@@ -1,8 +1,8 @@
 """What machines read: JUnit XML, GitHub's annotations, and the JSON of github-action-benchmark."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, Protocol
-from xml.sax.saxutils import escape, quoteattr
 
 SUMMARY_BYTES = 1 << 20  # beyond it GitHub drops the whole summary
 ANNOTATIONS = 10  # of one kind, a step
@@ -27,20 +27,20 @@ def junit(name: str, tested: Sequence[str], failures: Sequence[Failed]) -> str:
     passed = [one for one in tested if one not in broken and one.replace("baseline.", "layer ", 1) not in broken]
     if "total" in broken:
         passed = [one for one in passed if one != "baseline.total"]
-    cases = [f"  <testcase classname={quoteattr(name)} name={quoteattr(_text(one))}/>" for one in passed]
+    cases = [f'  <testcase classname="{_text(name)}" name="{_text(one)}"/>' for one in passed]
     for failure in failures:
         where = f"{failure.path}:{failure.line}" if failure.line else failure.path
         cases.append(
-            f"  <testcase classname={quoteattr(name)} name={quoteattr(_text(failure.name))}>"
-            f"<failure message={quoteattr(_text(failure.message))}>{escape(_text(where))}</failure></testcase>"
+            f'  <testcase classname="{_text(name)}" name="{_text(failure.name)}">'
+            f'<failure message="{_text(failure.message)}">{_text(where)}</failure></testcase>'
         )
     head = f'<testsuite name="energy" tests="{len(cases)}" failures="{len(failures)}" errors="0" skipped="0">'
     return '<?xml version="1.0" encoding="utf-8"?>\n' + "\n".join([head, *cases, "</testsuite>"]) + "\n"
 
 
 def _text(text: str) -> str:
-    """Without characters that XML does not have."""
-    return "".join(char for char in text if char >= " ")
+    """Escaped, between tags or quotes, and without characters that XML does not have."""
+    return escape("".join(char for char in text if char >= " "))
 
 
 def annotations(failures: Sequence[Failed]) -> list[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from snncompile.cost_model import CostModel
-from snncompile.energy import Counts
 from snncompile.energy_compat import AC, MAC
 from snncompile.energy_conventions import ROLES, Column, conventions, digest
-from snncompile.energy_layers import Layer
 from snncompile.energy_prices import PRICED, priced, quantised_ann
 from snncompile.report.table import table
+
+if TYPE_CHECKING:  # a report that is priced again or compared needs no graphs
+    from snncompile.energy import Counts
+    from snncompile.energy_layers import Layer
 
 SCHEMA = "snncompile.energy/1"
 TOTALS: tuple[Column, ...] = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 62, 56, 28, 42
-BLUE, ORANGE = "#2a78c8", "#d9722b"
+BLUE, ORANGE = "var(--blue,#1f6ab5)", "var(--orange,#b5530f)"  # the page's, in light and in dark; else on white
 
 
 def _svg(content: Sequence[str], title: str, height: float = HEIGHT) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from snncompile.report.bundle_report import bundle_report
 from snncompile.report.cores_picture import cores_html, cores_svg
-from snncompile.report.document import Block, Heading, Paragraph, Table, to_html, to_markdown
+from snncompile.report.document import STYLE, Block, Heading, Paragraph, Table, to_html, to_markdown
+from snncompile.report.energy_svg import BLUE, ORANGE
 from snncompile.report.table import table
 
 HOSTILE = '<script>alert(1)</script> a|b & "c"\n# d \''
@@ -47,6 +48,27 @@ class Checked(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2: relative luminance of ``#rrggbb``."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_charts_stand_out_from_the_paper(scheme: str) -> None:
+    """4.5 to 1, what WCAG 2 asks of text at level AA: the charts write in their colours."""
+    light, _, dark = STYLE.partition("prefers-color-scheme:dark")
+    colours = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", light if scheme == "light" else dark))
+    paper = luminance(colours["paper"])
+    for name in ("ink", "blue", "orange"):
+        least, most = sorted((luminance(colours[name]), paper))
+        assert (most + 0.05) / (least + 0.05) >= 4.5, name
+    for colour in (BLUE, ORANGE):
+        name, fallback = colour.removeprefix("var(--").removesuffix(")").split(",")
+        assert dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", light))[name] == fallback
 
 
 def test_html_is_well_formed_and_asks_nobody() -> None:
