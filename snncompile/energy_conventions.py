@@ -25,6 +25,10 @@ Column = Literal[
     "spikes_in",  # events that arrive, whatever they reach
     "spikes_out",  # spikes of a population
 ]
+TOTALS: tuple[Column, ...] = (
+    *("ac", "ac_nonzero_weight", "mac", "mac_nonzero", "one_to_one", "pool_adds"),
+    *("neuron_updates", "bias_adds", "readout_adds", "spikes_out"),
+)  # what reports add up
 Role = Literal["encoder", "network", "relay", "readout"]
 ROLES: tuple[Role, ...] = ("encoder", "network", "relay", "readout")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from snncompile.energy_conventions import digest
+from snncompile.energy_form import LOCK, misfit
 from snncompile.errors import Incomparable, ReadError
 from snncompile.sheet import Sheet
 
@@ -210,10 +211,17 @@ def read_lock(path: str) -> dict[str, Any]:
         raise ReadError("is no baseline", where=path, why=str(error)) from error
     if not isinstance(lock, dict) or lock.get("schema") != SCHEMA:
         raise ReadError("is no baseline", where=path, why=f"its schema is not {SCHEMA}")
-    if lock.get("digest") != digest({key: value for key, value in lock.items() if key != "digest"}):
+    content = {key: value for key, value in lock.items() if key != "digest"}
+    try:
+        sealed = lock.get("digest") == digest(content)
+    except ValueError:  # what is no number has no digest
+        sealed = False
+    if not sealed:
         raise ReadError(
             "was changed after it was written", where=path, why="its digest is of something else", remedy=UPDATE
         )
+    if fault := misfit(lock, LOCK):
+        raise ReadError("is no whole baseline", where=path, why=fault, remedy=UPDATE)
     return lock
 
 

@@ -23,6 +23,7 @@ from snncompile.cost_model import CostModel
 Plain = Mapping[str, Any]
 PICO = 1e-12
 EVENTS = ("ac", "one_to_one", "pool_adds", "spikes_in", "spikes_out")  # these grow with the spikes
+SIZES = {"sites", "size", "parameters"}  # what memory is priced by
 PRICED = ("ac", "mac", "neuron_updates", "bias_adds", "spikes_out")  # what a list may name
 
 
@@ -126,7 +127,7 @@ def _ann(counts: Plain, layers: Sequence[Plain], whole: float, model: CostModel)
     """The same topology as an artificial network, dense, under the same list; and the rate at which both are equal."""
     ann = {key: counts["ann"][key] for key in ("of", "mac", "layers")}
     dense = ann["layers"]
-    known = model.mac is not None and (model.memory is None or all("parameters" in layer for layer in dense))
+    known = model.mac is not None and (model.memory is None or all(layer.keys() >= SIZES for layer in dense))
     energy = sum(sum(joules(model, layer, {"mac": layer["mac"]}).values()) for layer in dense) if known else None
     samples, with_events = counts["samples"], 0.0
     for layer in layers:

@@ -9,7 +9,7 @@ import numpy as np
 
 from snncompile.cost_model import CostModel
 from snncompile.energy_compat import AC, MAC
-from snncompile.energy_conventions import ROLES, Column, conventions, digest
+from snncompile.energy_conventions import ROLES, TOTALS, Column, conventions, digest
 from snncompile.energy_prices import PRICED, priced, quantised_ann
 from snncompile.report.table import table
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:  # a report that is priced again or compared needs no graphs
     from snncompile.energy_layers import Layer
 
 SCHEMA = "snncompile.energy/1"
-TOTALS: tuple[Column, ...] = (
-    *("ac", "ac_nonzero_weight", "mac", "mac_nonzero", "one_to_one", "pool_adds"),
-    *("neuron_updates", "bias_adds", "readout_adds", "spikes_out"),
-)
 EACH: tuple[Column, ...] = ("ac", "mac", "one_to_one", "pool_adds", "spikes_in", "spikes_out")
 MERGED = ("fixed", "timed", "placed")
 HEADLINE = ("ac", "mac")
