@@ -2,7 +2,7 @@
 
 Every price is linear: ``joules(layer) = sum over columns of count * rate(layer, column)``, where the rates of a layer
 depend on its sizes alone. With memory (Lemaire et al., arXiv:2210.13107, reuse nowhere; for a dense layer th_in * N_out
-synapses, where the paper's Eq. 2 multiplies by N_in twice)::
+synapses, where the paper's Eq. 2.4 multiplies by N_in as well)::
 
     ac          add + address add + read of a weight + read and write of a potential
     mac         multiply-add + read of a weight + read of an input
