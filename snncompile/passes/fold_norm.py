@@ -46,9 +46,9 @@ def fold_norm(graph: Graph) -> Passed:
 
 
 def standing(graph: Graph) -> frozenset[str]:
-    """The norms whose multiplications no weights take over: those that ``fold_norm`` finds nothing to fold into.
+    """The norms whose multiplications no weights of the network take over, one that another such norm feeds among them.
 
-    Folding moves edges, which decides about the norms behind. Only edges are followed here, no weight is touched.
+    Folding a norm moves edges, which decides about the norms behind. Only edges are followed, no weight is touched.
     """
     into = {name: list(graph.into(name)) for name in graph.nodes}
     out_of = {name: list(graph.out_of(name)) for name in graph.nodes}
