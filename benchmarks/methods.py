@@ -120,7 +120,7 @@ def method_of(recipe: Recipe) -> str:
 
 def sampled(path: Path, options: argparse.Namespace) -> Path:
     """The checkpoint with fewer samples in it: what the ladder runs on."""
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     content["sample"] = {key: values[: options.samples] for key, values in content["sample"].items()}
     short = path.with_name(f"{path.stem}.short.pt")
     torch.save(content, short)

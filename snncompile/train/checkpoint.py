@@ -167,15 +167,29 @@ def loaded(path: Path) -> Any:
 
 
 def write(path: Path, content: Mapping[str, object]) -> None:
-    """``torch.save`` beside its place, then renamed."""
+    """``torch.save`` beside its place, then renamed; tensors lie on the CPU, so that any machine can read them."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        torch.save(dict(content), beside)
+        torch.save(_on_cpu(dict(content)), beside)
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise ReadError("cannot be written", where=str(path), why=str(error).splitlines()[0]) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _on_cpu(value: Any) -> Any:
+    match value:
+        case Tensor():
+            return value.detach().cpu().contiguous()
+        case dict():
+            return {key: _on_cpu(item) for key, item in value.items()}
+        case list():
+            return [_on_cpu(item) for item in value]
+        case tuple():
+            return tuple(_on_cpu(item) for item in value)
+        case _:
+            return value
 
 
 def versions() -> dict[str, str]:

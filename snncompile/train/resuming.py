@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
 from snncompile.train import checkpoint
@@ -95,7 +92,7 @@ def save(course: Course, average: Average, out: Path, split: Split) -> None:
         "history": course.history,
         **course.extra(),
     }
-    checkpoint.write(resume_path(out), _on_cpu(content))
+    checkpoint.write(resume_path(out), content)
     with average.in_force(course.network):
         course.save(out, split)
     metrics = out.with_name(f"{out.name}.metrics.jsonl")
@@ -107,21 +104,6 @@ def save(course: Course, average: Average, out: Path, split: Split) -> None:
         raise ReadError("cannot be written", where=str(metrics), why=str(error)) from error
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _on_cpu(value: Any) -> Any:
-    """The same with every tensor on the CPU, so that any machine can read it."""
-    match value:
-        case torch.Tensor():
-            return value.detach().cpu() if isinstance(value, Tensor) else value
-        case dict():
-            return {key: _on_cpu(item) for key, item in value.items()}
-        case list():
-            return [_on_cpu(item) for item in value]
-        case tuple():
-            return tuple(_on_cpu(item) for item in value)
-        case _:
-            return value
 
 
 def refuse_overwriting(out: Path, resume: bool, force: bool) -> None:
