@@ -249,10 +249,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a potential that goes on": (
         both(
-            node("li", "LI", tau=np.full(4, 2e-4), r=np.full(4, 2.0), v_leak=np.zeros(4)),
+            node("li", "CubaLI", **dict.fromkeys(("tau_syn", "tau_mem", "r"), np.full(4, 2e-4)), v_leak=np.zeros(4)),
             edges(("fc", "li"), ("li", "last")),
         ),
-        r"li \(LI\): its potential goes on to last \(LIF\)",
+        r"li \(CubaLI\): is read as it is",
     ),
 }
 
