@@ -28,7 +28,7 @@ from snncompile.compile import encoded, shown
 from snncompile.errors import Disagreement, ReadError
 from snncompile.frontends.nir_metadata import pack
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Neuron, Readout
+from snncompile.ir.shapes import shapes
 from snncompile.ir.store import Program, save
 from snncompile.report.document import to_html, to_markdown
 from snncompile.run import integer, reference
@@ -36,8 +36,8 @@ from snncompile.run.trace import Trace, first_divergence
 from snncompile.target import Target, machines
 
 Array = NDArray[Any]
-MOST_RECORDED = 1 << 25
-"""Potentials that a run of the gate records: populations that are drawn digit by digit have many nodes."""
+MOST_VALUES = 1 << 26
+"""Of all nodes in a run of the gate: populations that are drawn digit by digit have many, and so have many delays."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,8 @@ class _Gate:
 
     def of_integers(self, data: Data, made: InReals, target: Target) -> Proof:
         """Integers against the reals that were written, and these against the readers of the file."""
-        populations = [made.graph.nodes[name] for name in made.graph.names(Neuron, Readout)]
-        values = sum(prod(op.shape) for op in populations if isinstance(op, Neuron | Readout))
-        x = self._samples(data, max(1, min(nir_gate.SAMPLES, MOST_RECORDED // (values * max(1, self.model.steps)))))
+        values = sum(prod(shape) for shape in shapes(made.graph).values()) * max(1, self.model.steps)
+        x = self._samples(data, max(1, min(nir_gate.SAMPLES, MOST_VALUES // values)))
         integers = encoded(self.graph, self._shown(x))  # the inputs are integers as well
         stimulus = {name: array.astype(np.float64) for name, array in integers.items()}
         machine = integer.run(self.graph, integers, target)

@@ -199,7 +199,7 @@ def test_the_length_of_a_sample_where_nothing_says_it(tmp_path: Path, run: Run) 
 def test_large_samples_are_cut_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export_nir, "MOST_RECORDED", 9 * 1000)
+    monkeypatch.setattr(export_nir, "MOST_VALUES", 9 * 3000)
     assert main(["export", str(changes(tmp_path)), "--target", "nir", "-o", str(tmp_path / "out")]) == 0
     said = capfd.readouterr()
     assert "4 samples drawn with seed 0, 9 steps each (--data names others)" in said.err
