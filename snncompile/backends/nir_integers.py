@@ -77,9 +77,9 @@ def in_reals(graph: Graph, target: Target, steps: int, profile: Profile) -> InRe
     limits: dict[str, float] = {}
     for name in graph.names(Neuron, Readout, Resonator):
         op = graph.nodes[name]
-        found = [*_rounded(op, target), *_beyond(op, known, name, target, steps)]
-        reasons += [f"{graph.label(name)}: {reason}" for reason in found]
-        if not _beyond(op, known, name, target, steps):
+        beyond = _beyond(op, known, name, target, steps)
+        reasons += [f"{graph.label(name)}: {reason}" for reason in (*_rounded(op, target), *beyond)]
+        if not beyond:
             limits[name] = _limit(op, target, steps)
     spikes = {name: name for name in graph.names(Neuron, Resonator)}
     shown: dict[str, str] = {}

@@ -23,7 +23,7 @@ from math import sqrt
 
 import numpy as np
 
-from snncompile.errors import GraphError
+from snncompile.errors import GraphError, NotRepresentable
 from snncompile.fixed import Reals
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import (
@@ -48,7 +48,7 @@ from snncompile.run import linear
 from snncompile.target import Target
 
 BEYOND = 2.0**60
-"""Where intervals stop growing: nothing holds such integers."""
+"""Where a loop has no range: nothing holds such integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,10 @@ class Ranges:
 
 
 def ranges(graph: Graph, steps: int) -> Ranges:
-    """The reach of every signal of a graph in integers in ``steps`` steps. Raises ``GraphError`` for analog inputs."""
+    """The reach of every signal of a graph in integers in ``steps`` steps.
+
+    Raises ``GraphError`` for analog inputs, ``NotRepresentable`` where a loop multiplies what it hears without an end.
+    """
     extent = shapes(graph)
     nothing = {name: _nothing(shape) for name, shape in extent.items()}
     sent, arrives = nothing, dict(nothing)
@@ -116,8 +119,10 @@ def ranges(graph: Graph, steps: int) -> Ranges:
             sent[name] = _sent(graph, name, total, steps)
         if all(sent[name].equals(before[name]) for name in sent):
             break
-        if max(reach.summed.most for reach in sent.values()) > BEYOND:
-            break
+        for name, reach in sent.items():
+            if reach.summed.most > BEYOND:
+                what = f"its sum may reach {reach.summed.most:.3g} in {steps} steps"
+                raise NotRepresentable(what, where=graph.label(name), why="no number type holds such integers")
     return Ranges(arrives, sent)
 
 

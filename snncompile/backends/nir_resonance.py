@@ -80,12 +80,12 @@ def _apart(graph: Graph, name: str) -> _Given:
     parts: tuple[list[Term], list[Term]] = ([], [])
     nodes: dict[str, Op] = {}
     edges = [edge for edge in graph.edges if edge.target != name]
-    for number_, edge in enumerate(graph.into(name)):
+    for place, edge in enumerate(graph.into(name)):
         size = int(np.prod(extent[edge.source])) // 2
         stacked, behind = _stacked(graph, edge)
         for index, terms in enumerate(parts):
             rows = slice(index * size, (index + 1) * size)
-            word = graph.fresh(f"{name}_{PARTS[index]}_weights" + (f"_{number_}" if number_ else ""))
+            word = graph.fresh(f"{name}_{PARTS[index]}_weights" + (f"_{place}" if place else ""))
             nodes[word] = Dense(np.eye(2 * size)[rows] if stacked is None else real(stacked.weight)[rows])
             edges += [Edge(source, word, late) for source, late in behind]
             terms.append((word, 1.0, 0))

@@ -275,3 +275,17 @@ def test_reals_that_are_not_the_integers_are_not_written(
     monkeypatch.setattr(nir_graded, "_told", wrong)
     said = refused(8, "export", changes(tmp_path), "--target", "nir", "-o", tmp_path / "out")
     assert "is said to be exact; sdnn" in said
+
+
+def test_snntorch_runs_what_was_a_network_net(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real importer, on a network that the machine rounds: every spike of the reals that were written."""
+    monkeypatch.delenv("SNNCOMPILE_NIR_PYTHON")
+    generator = np.random.default_rng(45)
+    image = {"type": b"input", "shape": [1, 4, 4], "weight": 36, "bias": 34, "neuron": cuba(4096, 1024, 25)}
+    kernel = {"type": b"conv", "shape": [2, 3, 3], "weight": even(generator, 2, 1, 2, 2), "bias": [9, -4]}
+    layers: Layers = [image, kernel | {"neuron": cuba(4096, 1024, 35)}, dense(even(generator, 5, 18), cuba(2000, 500))]
+    path = write(tmp_path / "n.net", layers, simulation={"tSample": 12})
+    found = run("export", path, "--target", "nir", "--nir-profile", "snntorch", "-o", tmp_path / "out")
+    (row,) = [row for row in found["rows"] if row["reader"] == "snntorch"]
+    assert (row["verdict"], row["compared"], row["different"]) == ("same", 4 * 12 * (16 + 18 + 5), 0)
+    assert found["spike_exact"] is False

@@ -221,6 +221,8 @@ def test_a_network_trained_in_integers_without_a_leak(tmp_path: Path, capfd: pyt
     ran = told(capfd, "run", out, "--data", "digits:test:30")
     known = told(capfd, "simulate", path, "--data", "digits:test:30")
     assert ran["spikes"] == known["spikes"]
+    again = told(capfd, "simulate", out / "model.nir", "--data", "digits:test:30")  # it is in integers still
+    assert (again["spikes"], again["answers"]) == (known["spikes"], known["answers"])
 
 
 @pytest.mark.parametrize(
