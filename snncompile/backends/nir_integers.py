@@ -18,6 +18,7 @@ from snncompile.backends.nir_profiles import Profile
 from snncompile.backends.nir_ranges import Ranges, lasting, ranges, registers
 from snncompile.backends.nir_resonance import resonance
 from snncompile.errors import NotRepresentable
+from snncompile.fixed import Reals
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Neuron, Op, Readout, Resonator, Scale, SigmaDelta, kind, real
 from snncompile.run.bounds import FLOAT64
@@ -121,31 +122,41 @@ def _check_profile(graph: Graph, name: str, profile: Profile) -> None:
         )
 
 
-def _decays(op: Op) -> dict[str, Mapping[float, None]]:
-    """What a population keeps of its states in a step, by name."""
+@dataclass(frozen=True)
+class _Kept:
+    """Of a state, in a step: the largest share that is kept, and one that is rounded (None: all or nothing is kept)."""
+
+    most: float
+    rounded: float | None
+
+
+def _decays(op: Op) -> dict[str, _Kept]:
+    """What a population keeps of its states, by name."""
     match op:
         case Neuron():
-            kept = {"current": 1.0 - real(op.alpha), "potential": 1.0 - real(op.beta)}
+            return {"current": _kept(1.0 - real(op.alpha)), "potential": _kept(1.0 - real(op.beta))}
         case Readout():
-            kept = {"sum": np.asarray(op.decay)}
+            return {"sum": _kept(np.asarray(op.decay))}
         case Resonator(kind="phase"):
-            kept = {"state": np.hypot(real(op.cosine), real(op.sine))}
+            turn = np.abs(np.concatenate([real(op.cosine).ravel(), real(op.sine).ravel()]))
+            length = float(np.hypot(real(op.cosine), real(op.sine)).max())
+            return {"state": _Kept(length, None if _kept(turn).rounded is None else length)}
         case _:
-            kept = {}
-    return {what: dict.fromkeys(float(value) for value in np.unique(values)) for what, values in kept.items()}
+            return {}
 
 
-def _rounds(kept: float) -> bool:
-    return kept not in (0.0, 1.0)
+def _kept(share: Reals) -> _Kept:
+    parts = [float(value) for value in np.unique(share)]
+    return _Kept(max(parts, default=0.0), next((part for part in parts if part not in (0.0, 1.0)), None))
 
 
 def _rounded(op: Op, target: Target) -> list[str]:
     """The states that are rounded at every step."""
     return [
-        f"its {what} keeps {next(filter(_rounds, kept)):g} of itself, which {target.name} rounds "
+        f"its {what} keeps {kept.rounded:g} of itself, which {target.name} rounds "
         f"({target.decay.rounding}) at every step; NIR's neurons are reals"
         for what, kept in _decays(op).items()
-        if any(map(_rounds, kept))
+        if kept.rounded is not None
     ]
 
 
@@ -165,17 +176,17 @@ def _limit(op: Op, target: Target, steps: int) -> float:
     ``g(1 - beta) (g(1 - alpha) + 1)`` units, without the terms that are not rounded; ``2 sqrt 2 g(rho)`` units for a
     resonator, which rounds two products in each part. float64 rounds as well: 8 operations a step.
     """
-    parts = {what: max(kept, default=0.0) for what, kept in _decays(op).items()}
-    rounds = {what: any(map(_rounds, kept)) for what, kept in _decays(op).items()}
     unit, room = 2.0**-target.potential.fraction_bits, 2.0**target.potential.bits
+    kept = _decays(op)
+    lasts = {what: lasting(one.most, steps) for what, one in kept.items()}
+    rounds = {what: one.rounded is not None for what, one in kept.items()}
     match op:
         case Neuron():
-            arriving = lasting(parts["current"], steps) * rounds["current"]
-            units = lasting(parts["potential"], steps) * (arriving + rounds["potential"])
+            units = lasts["potential"] * (lasts["current"] * rounds["current"] + rounds["potential"])
         case Readout():
-            units = lasting(parts["sum"], steps) * rounds["sum"]
+            units = lasts["sum"] * rounds["sum"]
         case Resonator(kind="phase"):
-            units = lasting(parts["state"], steps) * 2.0 * float(np.sqrt(2.0))
+            units = lasts["state"] * rounds["state"] * 2.0 * float(np.sqrt(2.0))
         case _:
             return 0.0
     return unit * (units + 8 * steps * room * FLOAT64)

@@ -9,7 +9,7 @@ sum of changes sees: many changes of a bounded quantity do not add up to more th
     Neuron        once [0, 1];  summed [0, T];  |u| <= g(1 - alpha) |x|,  |v| <= g(1 - beta) (|u| + |bias|) + |reset|
     SigmaDelta    a in max(0, summed + bias), or once + bias;  e, what was told, is 0 or an earlier a;
                   once (a - e) / 2^shift;  summed e / 2^shift, less 1 a step for what is rounded down
-    Resonator     |z| <= g(rho) (|x| + 2 sqrt 2 units) + threshold,  rho^2 = cosine^2 + sine^2
+    Resonator     |z| <= g(rho) (|x| + 2 sqrt 2 units) + threshold max(1, rho^T),  rho^2 = cosine^2 + sine^2
 
 Loops and delays: rounds over the graph, each of which hears the round before where an edge is late, until nothing
 changes or as many rounds as steps are made.
@@ -239,4 +239,5 @@ def state(op: Resonator, x: Reach, target: Target, steps: int) -> float:
     unit = 2.0**-target.potential.fraction_bits
     given = float(np.hypot(*np.maximum(np.abs(x.once.low), np.abs(x.once.high))).max(initial=0.0))
     kept = float(np.hypot(real(op.cosine), real(op.sine)).max())
-    return lasting(kept, steps) * (given + 2 * sqrt(2.0) * unit) + float(np.abs(real(op.threshold)).max())
+    start = float(np.abs(real(op.threshold)).max()) * max(1.0, kept**steps)  # of a reset
+    return lasting(kept, steps) * (given + 2 * sqrt(2.0) * unit) + start

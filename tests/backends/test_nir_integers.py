@@ -220,7 +220,7 @@ def resonators(kind: Any, generator: np.random.Generator, period: float, decay: 
 @given(
     seed=st.integers(0, 2**32 - 1),
     period=st.floats(2.2, 40),
-    decay=st.sampled_from([0.05, 0.2, 0.5]),
+    decay=st.sampled_from([-0.05, 0.05, 0.2, 0.5]),
     threshold=st.integers(0, 60),
 )
 def test_a_resonator_that_is_reset_is_exact(seed: int, period: float, decay: float, threshold: int) -> None:

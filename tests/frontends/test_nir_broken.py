@@ -24,6 +24,7 @@ from snncompile.frontends.nir import read
 from snncompile.frontends.nir_options import Options
 
 STRING = h5py.string_dtype()
+ONES = np.ones(4)
 Change = Callable[[Any], None]
 
 
@@ -249,7 +250,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a potential that goes on": (
         both(
-            node("li", "CubaLI", **dict.fromkeys(("tau_syn", "tau_mem", "r"), np.full(4, 2e-4)), v_leak=np.zeros(4)),
+            node("li", "CubaLI", tau_syn=2e-4 * ONES, tau_mem=2e-4 * ONES, r=2 * ONES, v_leak=0 * ONES),
             edges(("fc", "li"), ("li", "last")),
         ),
         r"li \(CubaLI\): is read as it is",
