@@ -40,6 +40,7 @@ IMPORTERS = ("snntorch", "spikingjelly", "norse", "sinabs")
 SAMPLES = 16
 """Importers run one sample and one step at a time: the gate takes this many."""
 TIMEOUT = 600.0
+ALONE = "snncompile, numbers alone"
 RUNNER = Path(__file__).with_name("nir_runner.py")
 
 
@@ -113,6 +114,20 @@ def observed(graph: Graph) -> Graph:
     return graph.edit(dict(nodes), [*graph.edges, *more])
 
 
+def alone(profile: Profile, made: Written) -> Options:
+    """What must be said of a file to read its numbers without its metadata."""
+    euler = "euler" if profile.decay == "euler" else "sinabs"
+    return Options(
+        dt=profile.dt if euler == "euler" else None,
+        semantics=euler,
+        start="zero",
+        fires=("gt" if profile.ties == ">" else "ge") if euler == "euler" else None,
+        metadata="ignore",
+        r="step" if profile.gain == "1" and euler == "euler" else None,
+        loop=tuple(sorted({target for _, target in made.late})),
+    )
+
+
 class Gate:
     """A written file and what it must equal.
 
@@ -143,17 +158,7 @@ class Gate:
     ) -> Iterator[Row]:
         """This package with and without the metadata, then the importers."""
         yield self._own("snncompile", Options(), {name: name for name in self.lowered.nodes})
-        euler = "euler" if self.profile.decay == "euler" else "sinabs"
-        alone = Options(
-            dt=self.profile.dt if euler == "euler" else None,
-            semantics=euler,
-            start="zero",
-            fires=("gt" if self.profile.ties == ">" else "ge") if euler == "euler" else None,
-            metadata="ignore",
-            r="step" if self.profile.gain == "1" and euler == "euler" else None,
-            loop=tuple(sorted({target for _, target in self.made.late})),
-        )
-        yield self._own("snncompile, numbers alone", alone, self.made.names)
+        yield self._own(ALONE, alone(self.profile, self.made), self.made.names)
         versions = installed()
         for importer in importers:
             if importer not in versions:

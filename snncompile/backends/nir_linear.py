@@ -11,6 +11,7 @@ without the first two are read by nobody.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -124,8 +125,7 @@ def _flattened(graph: Graph) -> Graph:
 
 def single_edges(graph: Graph) -> Graph:
     """An edge that stands k times becomes one through ``Scale(k)``: NIR 1.0.8 refuses duplicates."""
-    for edge in dict.fromkeys(graph.edges):
-        times = graph.edges.count(edge)
+    for edge, times in Counter(graph.edges).items():
         if times > 1:
             name = graph.fresh(f"{edge.source}_{times}_times")
             kept = [other for other in graph.edges if other != edge]

@@ -16,6 +16,7 @@ import numpy as np
 
 from snncompile.backends.nir_linear import biased
 from snncompile.backends.nir_profiles import Profile
+from snncompile.backends.nir_sketch import is_compared
 from snncompile.errors import NotRepresentable
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import By, Neuron, Output, Readout, Reset, Scale, To, number, real
@@ -29,6 +30,8 @@ def plain_neuron(graph: Graph, name: str, profile: Profile, *, soft: bool) -> Gr
     op = graph.nodes[name]
     assert isinstance(op, Neuron)
     label = graph.label(name)
+    if is_compared(op) and "Threshold" in profile.nodes:
+        return graph.edit({name: _next_to(op, profile)})
     graph, op = _unscaled(graph, name, op)
     op = _decays(label, op, profile)
     op = _at_rest(label, op, profile)
@@ -169,21 +172,21 @@ def _without_bias(graph: Graph, name: str, op: Neuron, profile: Profile) -> tupl
 
 
 def plain_readout(graph: Graph, name: str, profile: Profile) -> Graph:
-    """A read-out as an output of what arrives at each step, its bias in the weights in front; a weighted one stays
-    where the readers have a leaky integrator.
+    """A read-out as an output of what arrives at each step, its bias in the weights in front; a weighted one, and one
+    whose potential goes on, stays where the readers have such an integrator.
     """
     op = graph.nodes[name]
     assert isinstance(op, Readout)
     if np.any(real(op.bias)):
         graph = biased(graph, name, real(op.bias), op.shape).edit({name: replace(op, bias=number(0.0))})
-    if op.kind == "weighted":
-        if "LI" not in profile.nodes or profile.gain != "tau/dt" or not 0 <= op.decay < 1:
-            why = _readers(profile) + " have no leaky integrator of this gain"
-            raise NotRepresentable("is a weighted read-out", where=graph.label(name), why=why)
-        return graph
     others = [edge.target for edge in graph.out_of(name) if not isinstance(graph.nodes[edge.target], Output)]
-    if others:
-        raise NotRepresentable(f"feeds {others[0]}", where=graph.label(name), why="a read-out is the end of a network")
+    if op.kind == "weighted" or others:
+        integrator = "I" if op.decay == 1 else "LI"
+        if integrator not in profile.nodes or profile.gain != "tau/dt" or not 0 <= op.decay <= 1:
+            what = f"feeds {others[0]}" if others else "is a weighted read-out"
+            why = _readers(profile) + " have no leaky integrator of this gain"
+            raise NotRepresentable(what, where=graph.label(name), why=why)
+        return graph
     passing = [
         Edge(before.source, after.target, before.delay + after.delay)
         for before in graph.into(name)

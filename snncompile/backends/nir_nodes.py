@@ -2,7 +2,7 @@
 
     LIF, LI     r = 1 / beta, so that 1 / r is beta again to the last bit where float64 has such a number; tau = r dt
     CubaLIF     the same, and w_in = 1 / alpha, tau_syn = w_in dt
-    IF          r = 1 / dt
+    IF, I       r = 1 / dt
     soft reset  LI -> Threshold -> Scale -> LI,  Scale = -(1 - beta) amount; its edge back is the loop's delay of a step
 
 With unit gain r = 1 and tau = dt / beta. Parameters have the full shape of their population: readers take no others.
@@ -20,6 +20,7 @@ import numpy as np
 
 from snncompile.backends.nir_loops import Pair, as_read, implied
 from snncompile.backends.nir_profiles import Profile
+from snncompile.backends.nir_sketch import is_compared
 from snncompile.errors import InternalError, NotRepresentable
 from snncompile.fixed import Reals
 from snncompile.frontends.nir_record import Net, Node, Value
@@ -91,6 +92,7 @@ class _Writer:
     edges: list[Pair] = field(default_factory=list)
     sends: dict[str, str] = field(default_factory=dict)  # op -> the node that sends its output
     late: set[Pair] = field(default_factory=set)
+    held: set[Pair] = field(default_factory=set)  # edges of the graph that are written
     notes: list[str] = field(default_factory=list)
 
     def write(self) -> Written:
@@ -116,9 +118,10 @@ class _Writer:
             source = late
         elif edge.delay:
             self.late.add((source, target))
-        if (source, target) in self.edges:
+        if (source, target) in self.held:
             why = "a file holds each edge once, and no delay with it"
             raise NotRepresentable("two edges of different delays", where=f"{edge.source} -> {edge.target}", why=why)
+        self.held.add((source, target))
         self.edges.append((source, target))
 
     def _add(self, name: str, kind: str, fields: Mapping[str, Value], of: str) -> None:
@@ -152,6 +155,8 @@ class _Writer:
                 self._add(word, "Scale", {"scale": np.array(np.broadcast_to(real(op.factor), shape))}, name)
             case Neuron():
                 self._neuron(name, op)
+            case Readout() if op.decay == 1:
+                self._add(word, "I", {"r": self._whole(op.shape)}, name)
             case Readout():
                 beta = np.full(op.shape, 1.0 - op.decay)
                 self._add(word, "LI", self._leaky(name, beta, beta * 0.0) | {"v_leak": beta * 0.0}, name)
@@ -187,7 +192,9 @@ class _Writer:
         subtracts = isinstance(op.reset, By) and self.profile.reset != "subtract"
         reset = self._full(op, op.reset.value) if isinstance(op.reset, To) else np.zeros(op.shape)
         fires = {"v_threshold": self._full(op, op.threshold), "v_reset": reset}
-        if subtracts:
+        if is_compared(op) and "Threshold" in self.profile.nodes:
+            self._add(word, "Threshold", {"threshold": self._full(op, op.threshold)}, name)
+        elif subtracts:
             self._soft(name, op, beta, rest)
         elif np.any(alpha != 1.0):
             self._add(word, "CubaLIF", self._cuba(name, alpha, beta) | rest | fires, name)

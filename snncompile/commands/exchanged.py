@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snncompile.commands.console import Log
-from snncompile.commands.imported import Data, by_shape
+from snncompile.commands.imported import Data, Imported, by_shape
 from snncompile.commands.several import frame_steps
 from snncompile.errors import NotRepresentable, ReadError
 from snncompile.frontends.nir import read
 from snncompile.frontends.nir_options import Options, parse
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Output, Stateful
+from snncompile.ir.store import Program
 from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Trace
 from snncompile.target import Target
@@ -130,6 +131,17 @@ class Exchanged:
         reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
         compiled = compile_graph(self.graph, target, reals, log, per_channel=options.per_channel)
         return replace(compiled, notes=(*(f"read: {note}" for note in self.found.notes), *compiled.notes))
+
+
+def opened(path: Path, options: argparse.Namespace, log: Log) -> Exchanged | Imported:
+    """A ``.nir``: in reals, or in the integers that this program wrote it from."""
+    model = Exchanged(path, options, log)
+    found = model.found
+    if found.integers is None:
+        return model
+    late = any(edge.delay for edge in found.graph.edges)
+    program = Program(found.graph, "fixed", found.integers, max(1, model.steps), stream=not late)
+    return Imported(path, program, f"NIR, in the integers of {found.integers}")
 
 
 def chosen(options: argparse.Namespace) -> Options:

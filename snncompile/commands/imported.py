@@ -1,4 +1,6 @@
-"""A network from a file of another program (``network.net``), opened: it is in the machine's integers already."""
+"""A network from a file that holds a machine's integers already: ``network.net``, or a ``.nir`` that was written from
+them.
+"""
 
 from __future__ import annotations
 
@@ -36,17 +38,20 @@ class Data:
 
 
 class Imported:
-    """A ``.net`` file. ``steps`` is the length of a sample: that of the data, where they are frames."""
+    """A file in integers. ``steps`` is the length of a sample: that of the data, where they are frames.
+
+    ``program``: what a file of another form than ``.net`` holds; ``form``: the name of that form.
+    """
 
     in_integers = True
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, program: Program | None = None, form: str = "lava-dl's network exchange") -> None:
+        self.path, self._given, self.form = path, program, form
         self.steps = self._whole.steps
 
     @cached_property
     def _whole(self) -> Program:
-        return read(self.path)
+        return self._given or read(self.path)
 
     @property
     def graph(self) -> Graph:
@@ -72,7 +77,7 @@ class Imported:
     @property
     def about(self) -> str:
         """What it is, in a line."""
-        return f"{self.path.name}, lava-dl's network exchange"
+        return f"{self.path.name}, {self.form}"
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from snncompile.backends.bundle import check_whole
 from snncompile.commands.console import Log, log_of
-from snncompile.commands.exchanged import Exchanged
+from snncompile.commands.exchanged import Exchanged, opened
 from snncompile.commands.imported import Data, Imported, by_shape
 from snncompile.errors import ReadError
 from snncompile.ir.check import check
@@ -206,7 +206,7 @@ def open_model(path: str, options: argparse.Namespace) -> Trained | Imported | E
     """
     place = Path(path)
     if place.suffix == ".nir" and place.is_file():
-        return Exchanged(place, options, log_of(options))
+        return opened(place, options, log_of(options))
     words = [word for word in ("nir_semantics", "dt", "nir") if getattr(options, word, None) is not None]
     if words and not isinstance(getattr(options, "artifact", ""), list):  # of two artifacts the other may be one
         what = f"--{words[0].replace('_', '-')} belongs to a .nir"

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from snncompile.backends import lava, onnxruntime
+from snncompile.backends.nir_integers import InReals, in_reals
+from snncompile.backends.nir_profiles import profile_of
 from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.imported import Data
 from snncompile.commands.opening import Bundle, chosen_data, open_model
@@ -24,6 +26,7 @@ from snncompile.ir.store import load
 from snncompile.run import reference
 from snncompile.run.parts import merged
 from snncompile.run.trace import Array, Trace, joined
+from snncompile.target import Target
 from snncompile.train.progress import Progress
 from snncompile.verify import all_answers
 
@@ -103,20 +106,24 @@ def _on_lava(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Gr
 
 def _in_reals(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Iterable[Trace]]:
     """The network that the bundle's ``model.nir`` holds, in float64, a batch of samples at a time."""
-    graph = read(model.path / "model.nir").graph
-    stimulus = shown(graph, data.x, int(model.manifest["steps"]))
+    found, steps = read(model.path / "model.nir"), int(model.manifest["steps"])
+    stimulus = shown(found.graph, data.x, steps)
     in_integers = model.manifest.get("form") == "integers"  # its inputs are as well
+    made, batch = InReals(found.graph, {}), BATCH
+    if model.manifest.get("drawn") and found.integers:
+        made = in_reals(found.graph, Target.load(found.integers), steps, profile_of(model.manifest["profile"]))
+        batch = 1  # populations that are drawn digit by digit have many nodes
 
     def parts() -> Iterator[Trace]:
         with Progress(len(data.x)) as progress:
-            for first in range(0, len(data.x), BATCH):
-                given = {name: np.asarray(x[first : first + BATCH], np.float64) for name, x in stimulus.items()}
-                part = reference.run(graph, encoded(graph, given) if in_integers else given)
+            for first in range(0, len(data.x), batch):
+                given = {name: np.asarray(x[first : first + batch], np.float64) for name, x in stimulus.items()}
+                part = reference.run(made.graph, encoded(found.graph, given) if in_integers else given)
                 if not options.quiet:
                     progress.update(first + part.samples, "run in reals")
-                yield part
+                yield made.populations(part, found.graph) if made.drawn else part
 
-    return graph, parts()
+    return found.graph, parts()
 
 
 def _on_onnxruntime(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[Graph, Iterable[Trace]]:

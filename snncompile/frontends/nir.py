@@ -19,24 +19,28 @@ from snncompile.errors import GraphError, ReadError
 from snncompile.frontends.nir_build import build
 from snncompile.frontends.nir_file import OURS, read_net
 from snncompile.frontends.nir_flat import Flat, flatten
-from snncompile.frontends.nir_metadata import unpack
+from snncompile.frontends.nir_metadata import REMEDY, unpack
 from snncompile.frontends.nir_neurons import CURRENT, SPIKING, subtracts
 from snncompile.frontends.nir_options import Options
 from snncompile.frontends.nir_record import Net
 from snncompile.frontends.nir_time import LEAKY, Time, settle_time
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
+from snncompile.target import machines
 
 
 @dataclass(frozen=True)
 class Found:
-    """A network and what was found of its time. ``notes``: what was assumed, and from what; ``steps``: of a sample."""
+    """A network and what was found of its time. ``notes``: what was assumed, and from what; ``steps``: of a sample;
+    ``integers``: the machine in whose integers it is, where this program wrote it from them.
+    """
 
     graph: Graph
     notes: tuple[str, ...]
     dt: float | None
     semantics: str
     steps: int | None
+    integers: str | None = None
 
 
 def read(path: Path, options: Options | None = None) -> Found:
@@ -79,8 +83,13 @@ def _recorded(net: Net, options: Options, where: str) -> Found:
         check(recorded.graph, "read")
     except GraphError as error:
         raise ReadError("its metadata hold a wrong graph", where=where, why=str(error)) from error
-    notes = (f"exported by snncompile (profile {recorded.profile}): read to the last bit",)
-    return Found(recorded.graph, notes, recorded.dt, "euler", options.steps or recorded.steps)
+    notes: tuple[str, ...] = (f"exported by snncompile (profile {recorded.profile}): read to the last bit",)
+    if recorded.integers is not None:
+        if recorded.integers not in machines():
+            what = f"says that it is in the integers of {recorded.integers[:40]!r}"
+            raise ReadError(what, where=where, why="no machine of the catalogue has this name", remedy=REMEDY)
+        notes = (*notes, f"in the integers of {recorded.integers}; `--nir metadata=ignore` reads the reals of the file")
+    return Found(recorded.graph, notes, recorded.dt, "euler", options.steps or recorded.steps, recorded.integers)
 
 
 def _settle_rest(flat: Flat, time: Time) -> None:

@@ -9,7 +9,7 @@ from math import prod
 import networkx as nx
 import numpy as np
 
-from snncompile.errors import GraphError, ReadError, UnsupportedNode
+from snncompile.errors import GraphError, ReadError
 from snncompile.frontends.nir_current import currents
 from snncompile.frontends.nir_flat import Flat
 from snncompile.frontends.nir_layers import LINEAR, compact, layer, takes
@@ -184,16 +184,7 @@ class _Builder:
             self._read(name, node, arriving)
 
     def _read(self, name: str, node: Node, arriving: Shape) -> None:
-        """A potential that no Threshold reads: outputs may."""
-        on = [edge.target for edge in self.out_of[name] if self.flat.nodes[edge.target].kind != "Output"]
-        if on:
-            target = self.flat.nodes[on[0]]
-            raise UnsupportedNode(
-                f"its potential goes on to {on[0]} ({target.kind})",
-                where=node.where,
-                why="a population sends spikes; a potential is compared or read at the end",
-                remedy="put a Threshold behind it, or make the pair a CubaLIF",
-            )
+        """A potential that is read as it is, by outputs or by what it goes on to."""
         op, gain = read_out(node, arriving, self.time)
         self._put(name, op, arriving)
         if np.any(gain != 1.0):

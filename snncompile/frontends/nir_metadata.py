@@ -37,12 +37,15 @@ REMEDY = "`--nir metadata=ignore` reads the numbers alone"
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the metadata tell: the graph as it was written, the step in seconds, the profile, the steps of a sample."""
+    """What the metadata tell: the graph as it was written, the step in seconds, the profile, the steps of a sample, and
+    the machine in whose integers the graph is (None: in reals).
+    """
 
     graph: Graph
     dt: float
     profile: str
     steps: int | None
+    integers: str | None = None
 
 
 def fingerprint(net: Net) -> str:
@@ -75,8 +78,10 @@ def _content(value: Value) -> bytes:
     return f"{array.dtype.str} {list(value.shape)} ".encode() + array.tobytes() + b"\n"
 
 
-def pack(graph: Graph, net: Net, *, dt: float, profile: str, steps: int | None) -> str:
-    """The JSON text that goes with ``net``, which was written from ``graph`` (level ``read``)."""
+def pack(graph: Graph, net: Net, *, dt: float, profile: str, steps: int | None, integers: str | None = None) -> str:
+    """The JSON text that goes with ``net``, which was written from ``graph`` (level ``read``); ``integers``: those of a
+    machine of the catalogue.
+    """
     plain, arrays = to_json(Program(graph, "read", "nir", steps or 1))
     held = {_key(array): place for place, array in _arrays(net)}
     told = {
@@ -85,6 +90,7 @@ def pack(graph: Graph, net: Net, *, dt: float, profile: str, steps: int | None) 
         "profile": profile,
         "dt": dt,
         "steps": steps,
+        **({} if integers is None else {"integers": integers}),
         "sha256": fingerprint(net),
         "program": plain,
         "arrays": {name: _reference(array, held) for name, array in arrays.items()},
@@ -107,13 +113,14 @@ def unpack(text: str, net: Net, where: str) -> Recorded:
         held = dict(_arrays(net))
         arrays = {str(name): _restored(entry, held) for name, entry in told["arrays"].items()}
         dt, profile, steps = float(told["dt"]), str(told["profile"]), told["steps"]
+        integers = str(told["integers"]) if "integers" in told else None
         graph = from_json(told["program"], arrays, where).graph
         check(graph, "read")
         if not 0 < dt < np.inf or not (steps is None or (isinstance(steps, int) and steps > 0)):
             raise ValueError(f"dt {dt}, steps {steps}")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, zlib.error, GraphError) as error:
         raise ReadError("its metadata are damaged", where=where, why=_short(error), remedy=REMEDY) from error
-    return Recorded(graph, dt, profile, steps)
+    return Recorded(graph, dt, profile, steps, integers)
 
 
 def _short(error: Exception) -> str:

@@ -225,7 +225,8 @@ class Readout:
     ``sum``: a[T-1]; ``mean``: a[T-1] / T; ``weighted``: a[T-1] / sum of the weights decay^(T-1-t); ``last``: x[T-1] +
     bias (decay = 0). ``decay`` is 1 for sum and mean. ``unit``, ``phase`` and ``cores`` as in ``Neuron``. Where
     ``addends`` is n, the first axis holds n neurons for each number, and the number is their sum: number c is read off
-    neurons c, c + N, ..., c + (n - 1) N of n N; the sum is made outside the machine.
+    neurons c, c + N, ..., c + (n - 1) N of n N; the sum is made outside the machine. Its output signal is a[t]: a
+    leaky integrator whose potential other nodes hear is one as well, which interpreters run and no machine has.
     """
 
     shape: Shape

@@ -23,6 +23,7 @@ from snncompile.ir.ops import (
     Scale,
     Shape,
     SigmaDelta,
+    Stateful,
     kind,
 )
 from snncompile.ir.signals import Analog, Count, Fixed, Signal, Signed, Spike
@@ -65,7 +66,7 @@ def _settle(graph: Graph, of: Callable[[str, Op, list[T]], T], what: str) -> dic
             arriving = [known[edge.source] for edge in edges if edge.source in known]
             if len(arriving) == len(edges):
                 known[name] = of(name, op, arriving)
-            elif isinstance(op, Neuron | SigmaDelta | Resonator) and name not in known:
+            elif isinstance(op, Stateful) and name not in known:
                 known[name] = of(name, op, [])
                 declared = True
                 left.append(name)  # once more, when all that arrives is known

@@ -155,6 +155,8 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
             return [
                 "the read-out 'last' needs an accumulator that forgets all at once, which the machine does not have"
             ]
+        case Readout() if on := _goes_on(graph, name):
+            return [f"its potential goes on to {on}, the machine's populations send spikes"]
         case Dense() | Conv() if op.bias is not None:
             return ["its bias is not constant in the population it reaches"]
         case Input() if not isinstance(op.signal, Spike) and not target.spike.graded:
@@ -166,6 +168,11 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
             return ["reads a signal that no population holds"]
         case _:
             return []
+
+
+def _goes_on(graph: Graph, name: str) -> str:
+    """The first node besides outputs that reads a population; empty where there is none."""
+    return next((e.target for e in graph.out_of(name) if not isinstance(graph.nodes[e.target], Output)), "")
 
 
 def _neuron_faults(op: Neuron, target: Target) -> list[str]:

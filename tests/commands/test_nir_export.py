@@ -135,12 +135,12 @@ def test_soft_resets_are_asked_for(
     assert [row["verdict"] for row in found["rows"]][:2] == ["same", "same"]  # type: ignore[attr-defined]
 
 
-def _graph(reset: To | By, beta: int = 0, late: int = 0) -> Graph:
+def _graph(reset: To | By, late: int = 0) -> Graph:
     """A layer in integers; ``late`` for the delay of a machine."""
     lif = Neuron(
         (3,),
         alpha=FixedPoint.number(4096, -12),
-        beta=FixedPoint.number(beta, -12),
+        beta=FixedPoint.number(0, -12),
         threshold=FixedPoint.number(9),
         reset=reset,
         phase=late,
@@ -157,8 +157,8 @@ def _data(folder: Path) -> Path:
     return folder / "x.npz"
 
 
-def _network_net(folder: Path, beta: int = 0) -> Path:
-    assert net.export(_graph(To(FixedPoint.number(0)), beta, late=1), folder / "network.net", steps=5) is None
+def _network_net(folder: Path) -> Path:
+    assert net.export(_graph(To(FixedPoint.number(0)), late=1), folder / "network.net", steps=5) is None
     return folder / "network.net"
 
 
@@ -168,7 +168,9 @@ def test_integers_of_a_machine_where_reals_are_the_same(tmp_path: Path, capfd: p
     path, data = _network_net(tmp_path), _data(tmp_path)
     out = tmp_path / "out"
     found = told(capfd, "export", path, "--target", "nir", "--data", data, "-o", out)
-    assert [row["verdict"] for row in found["rows"]][:2] == ["same", "same"]  # type: ignore[attr-defined]
+    assert [row["verdict"] for row in found["rows"]][:3] == ["same"] * 3  # type: ignore[attr-defined]
+    assert found["spike_exact"] is True
+    assert found["difference"]["reasons"] == []  # type: ignore[index]
     told(capfd, "run", out, "--data", data, "--trace", tmp_path / "trace.npz")
     known = told(capfd, "simulate", path, "--data", data, "--trace", tmp_path / "known.npz")
     assert known["spikes"]
@@ -176,13 +178,6 @@ def test_integers_of_a_machine_where_reals_are_the_same(tmp_path: Path, capfd: p
     assert {name: array.tolist() for name, array in one.spikes.items()} == {
         name: array.tolist() for name, array in other.spikes.items()
     }
-
-
-def test_a_decay_that_rounds_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
-    path, data = _network_net(tmp_path, beta=300), _data(tmp_path)
-    said = refused(6, "export", path, "--target", "nir", "--data", data, "-o", tmp_path / "out")
-    assert "is rounded at every step" in said
-    assert "loihi rounds products with a decay" in said
 
 
 RECIPE = """
@@ -222,10 +217,12 @@ def test_a_network_trained_in_integers_without_a_leak(tmp_path: Path, capfd: pyt
     assert main(["train", str(tmp_path / "net.toml"), "--quantise", "loihi", "-o", str(path), "-q"]) == 0
     capfd.readouterr()
     found = told(capfd, "export", path, "--target", "nir", "-o", out)
-    assert [(row["verdict"], row["different"]) for row in found["rows"]][:2] == [("same", 0)] * 2  # type: ignore[attr-defined]
+    assert [(row["verdict"], row["different"]) for row in found["rows"]][:3] == [("same", 0)] * 3  # type: ignore[attr-defined]
     ran = told(capfd, "run", out, "--data", "digits:test:30")
     known = told(capfd, "simulate", path, "--data", "digits:test:30")
     assert ran["spikes"] == known["spikes"]
+    again = told(capfd, "simulate", out / "model.nir", "--data", "digits:test:30")  # it is in integers still
+    assert (again["spikes"], again["answers"]) == (known["spikes"], known["answers"])
 
 
 @pytest.mark.parametrize(

@@ -218,3 +218,28 @@ def test_several_inputs_are_given_by_name(tmp_path: Path, run: Run, refused: Any
     assert "is no file for 2 inputs; an .npz with the arrays left, right, or NIR data" in refused(
         4, "show", path, "--calibration", "digits", "--level", "fixed"
     )
+
+
+def test_a_potential_that_goes_on_runs_in_reals_and_on_no_machine(
+    tmp_path: Path, run: Run, refused: Callable[..., str]
+) -> None:
+    """An LI in front of weights with a bias: counted, run by onnxruntime, written again; machines name it."""
+    generator = np.random.default_rng(33)
+    nodes = {
+        "input": nir.Input(np.array([5])),
+        "li": nir.LI(tau=np.full(5, 2e-4), r=np.full(5, 2.0), v_leak=np.zeros(5)),
+        "w": nir.Affine(generator.integers(-8, 9, (4, 5)) / 8, generator.integers(-8, 9, 4) / 8),
+        "lif": lif(4, threshold=0.5),
+        "output": nir.Output(np.array([4])),
+    }
+    path, data = tmp_path / "li.nir", tmp_path / "x.npz"
+    nir.write(path, nir.NIRGraph(nodes, list(pairwise(nodes))))
+    np.savez(data, x=generator.integers(0, 2, (3, 20, 5)).astype(np.float32))
+    said = refused(6, "simulate", path, "--data", data)
+    assert "loihi: li (Readout): its potential goes on to w, the machine's populations send spikes" in said
+    onnx = run("export", path, "--target", "onnx", "--float", "--data", data, "-o", tmp_path / "onnx")
+    assert [(row["compared"], row["different"]) for row in onnx["compared"]] == [(3 * 20 * 4, 0)]
+    again = run("export", path, "--target", "nir", "--data", data, "-o", tmp_path / "out")
+    assert [(row["verdict"], row["compared"]) for row in again["rows"][:2]] == [("same", 3 * 20 * 4)] * 2
+    spikes = [run("run", tmp_path / out, "--data", data)["spikes"]["lif"] for out in ("onnx", "out")]
+    assert spikes[0] == spikes[1] > 0

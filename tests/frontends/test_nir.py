@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snncompile.compile import fold
-from snncompile.errors import ReadError, UnsupportedNode
+from snncompile.errors import ReadError
 from snncompile.frontends.nir import Found, read
 from snncompile.frontends.nir_file import read_net
 from snncompile.frontends.nir_metadata import pack
@@ -465,14 +465,59 @@ def test_an_integrator_in_front_of_neurons_is_their_current(path: Path) -> None:
     assert isinstance(neuron, Neuron)
     assert neuron.alpha == 0.5
     equal(Model(graph, DT), found, {"input": spikes(generator, 60, 5)})
-    for name, other in (("w", affine(generator, 3, 4)), ("li", nir.LI(np.full(4, DT), np.ones(4), np.ones(4)))):
-        write(path, nodes | {name: other}, edges)
-        with pytest.raises(UnsupportedNode, match=r"li \(LI\): its potential goes on to w"):
-            read(path, Options("euler", DT, r="written", start="zero"))
-    skip: Nodes = nodes | {"skip": affine(generator, 3, 5)}
-    write(path, skip, [*edges, ("input", "skip"), ("skip", "lif")])
-    with pytest.raises(UnsupportedNode, match="its potential goes on to w"):
-        read(path, options)
+
+
+def test_a_potential_that_goes_on_is_read_as_it_is(path: Path) -> None:
+    """LI and I in front of weights that add a bias, of a skip, of each other: analog values that populations hear."""
+    generator = np.random.default_rng(31)
+    r = np.array([1.0, 2.0, 4.0, 0.5])
+    nodes: Nodes = {
+        "input": nir.Input(np.array([5])),
+        "before": affine(generator, 4, 5),
+        "li": nir.LI(tau=np.full(4, 2 * DT), r=r, v_leak=np.full(4, 0.25)),
+        "w": affine(generator, 3, 4),
+        "i": nir.I(r=np.full(3, 0.25 / DT)),
+        "lif": lif((3,), v_threshold=0.5),
+        "skip": affine(generator, 3, 5),
+        "output": nir.Output(np.array([3])),
+    }
+    edges = [*pairwise([name for name in nodes if name != "skip"]), ("input", "skip"), ("skip", "lif")]
+    graph = write(path, nodes, edges)
+    found = read(path, Options("euler", DT, r="written", start="zero"))
+    held = [found.graph.nodes[name] for name in ("li", "i")]
+    assert [(op.kind, op.decay) for op in held if isinstance(op, Readout)] == [("weighted", 0.5), ("sum", 1.0)]
+    equal(Model(graph, DT), found, {"input": spikes(generator, 60, 5)})
+
+
+def test_coupled_integrators_resonate(path: Path) -> None:
+    """A loop of two LI through Delay nodes, with no population in it; its threshold is one."""
+    generator = np.random.default_rng(32)
+    leak = {"tau": np.full(2, 4 * DT), "r": np.full(2, 4.0), "v_leak": np.zeros(2)}
+    turn = {"back": -0.5, "forth": 0.5}
+    nodes: Nodes = {
+        "input": nir.Input(np.array([3])),
+        "w": nir.Linear(affine(generator, 2, 3).weight),
+        "re": nir.LI(**leak),
+        "im": nir.LI(**leak),
+        **{name: nir.Scale(np.full(2, factor)) for name, factor in turn.items()},
+        **{f"{name}_late": nir.Delay(np.full(2, DT)) for name in turn},
+        "fires": nir.Threshold(np.full(2, 0.75)),
+        "output": nir.Output(np.array([2])),
+    }
+    edges = [("input", "w"), ("w", "re"), ("re", "fires"), ("fires", "output")]
+    edges += [("re", "forth"), ("forth", "forth_late"), ("forth_late", "im")]
+    edges += [("im", "back"), ("back", "back_late"), ("back_late", "re")]
+    write(path, nodes, edges)
+    found = read(path, Options())
+    x = spikes(generator, 40, 3)
+    re = im = np.zeros(2)
+    expected = []
+    for now in x:
+        given = nodes["w"].weight.astype(np.float64) @ now
+        re, im = 0.75 * re - 0.5 * im + given, 0.75 * im + 0.5 * re
+        expected.append(re > 0.75)
+    assert 0.1 < np.mean(expected) < 0.9
+    np.testing.assert_array_equal(played(found, {"input": x}).spikes["fires"][0], expected)
 
 
 @pytest.mark.parametrize("readout", [None, "sum", "last"])

@@ -24,6 +24,7 @@ from snncompile.frontends.nir import read
 from snncompile.frontends.nir_options import Options
 
 STRING = h5py.string_dtype()
+ONES = np.ones(4)
 Change = Callable[[Any], None]
 
 
@@ -249,10 +250,10 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "a potential that goes on": (
         both(
-            node("li", "LI", tau=np.full(4, 2e-4), r=np.full(4, 2.0), v_leak=np.zeros(4)),
+            node("li", "CubaLI", tau_syn=2e-4 * ONES, tau_mem=2e-4 * ONES, r=2 * ONES, v_leak=0 * ONES),
             edges(("fc", "li"), ("li", "last")),
         ),
-        r"li \(LI\): its potential goes on to last \(LIF\)",
+        r"li \(CubaLI\): is read as it is",
     ),
 }
 
