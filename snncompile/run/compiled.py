@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import networkx as nx
@@ -28,7 +29,9 @@ from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
 Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
-LARGEST_VALUE = 2**31 - 1  # of a graded input
+LARGEST_VALUE = 2**31 - 1  # of a graded input, and of a sum of products
+MOST_COUNTED = 127  # spikes in the window of a pool, where they are multiplied
+PRODUCTS: float | None = None  # instead of what the kernels have (kernels/network.hpp): 0 none, infinity all are multiplied
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class _Ready:
     def __init__(self, plan: Compiled, fed: Mapping[str, _Fed], steps: int) -> None:
         self.plan, self.fed, self.steps = plan, fed, steps
         self.engine = _kernels.Engine(plan.kernels)
+        if PRODUCTS is not None:
+            self.engine.products = PRODUCTS
         self.machine_steps = steps + (latency(plan.graph) if plan.stepwise else 0)
         self.signals: dict[str, int] = {}
         for name in plan.graph.names(Input, Neuron, Readout):
@@ -150,6 +155,7 @@ class _Ready:
             "stride": way.stride,
             "padding": way.padding,
             "dilation": way.dilation,
+            "matrix": form in (BYTES, SHORTS) and _multiplies(way, shift),
         }
         self.engine.connect(population, given, np.ascontiguousarray(way.weights >> shift))
 
@@ -228,6 +234,15 @@ def _form(way: Way, tile: int, *, spikes: bool) -> tuple[int, int, int]:
     if tile >= 64 and int(way.weights.min()) >> shift >= -128 and int(way.weights.max()) >> shift <= 127:
         return BYTES, shift, 255
     return SHORTS, shift, (2**15 - 1) // max(1, most)
+
+
+def _multiplies(way: Way, shift: int) -> bool:
+    """Whether all counts of spikes times all weights are a product of bytes whose sums 32 bits hold."""
+    each = prod(way.pool.kernel) if way.pool and way.pool.kind == "sum" else 1
+    narrow = int(way.weights.min()) >> shift >= -128 and int(way.weights.max()) >> shift <= 127
+    if len(way.weights) != 1 or not narrow or each > MOST_COUNTED:
+        return False
+    return each * int(np.abs(way.weights >> shift).sum(axis=1).max()) <= LARGEST_VALUE
 
 
 __all__ = ["Compiled", "Graph", "Uncarried"]

@@ -104,7 +104,7 @@ def rules(machine: IntegerGraph, name: str, ways: list[Way], most: dict[str, int
         u_raw, v_raw + reset, v + initial + reset, bias, threshold + 1, 2 * u_top * u_checked, 2 * v_top * v_checked
     )
     wide = worst >= NARROW or bits > 15
-    if worst >= WIDE >> (bits if bits > 15 else 0):
+    if worst >= WIDE >> bits:  # a decay multiplies by up to 2^bits before it shifts, here and in run/integer
         raise Uncarried(f"{name} has numbers beyond 64 bits")
     record = {
         "fraction": fraction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 import pytest
@@ -24,8 +25,10 @@ def check(source: Random, *, loops: bool) -> None:
     expected = integer.run(case.graph, case.stimulus, target)
     every = case.graph.names(Neuron, Readout)
     with pytest.MonkeyPatch.context() as patch:
-        for kernels in KERNELS:
+        for kernels, products in [(kernels, products) for kernels in KERNELS for products in (None, 0.0, inf)]:
             patch.setenv(cpu.KERNELS_VARIABLE, kernels)
+            if cpu.KERNELS:
+                patch.setattr("snncompile.run.compiled.PRODUCTS", products)
             found = Simulator(case.graph, target, threads=source.randint(1, 3)).run(case.stimulus)
             different = first_divergence(found, expected, every)
             assert different is None, f"{kernels}: {different}\n{case}"

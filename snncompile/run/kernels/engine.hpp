@@ -60,7 +60,8 @@ class Engine {
     int events(int source, const Pool &pool, int height, int width);
     int population(int signal, int tile, bool wide, bool readout, int phase, const Rules &rules,
                    const std::vector<Values> &parameters);
-    void connect(int population, Connection way, const Weights &weights);
+    // ``matrix``: whether counts below 128 times its weights may be multiplied out in sums of 32 bits.
+    void connect(int population, Connection way, const Weights &weights, bool matrix);
 
     int block() const { return kernels_->block; }
     int widest() const { return kernels_->widest; }
@@ -70,18 +71,29 @@ class Engine {
              bool stepwise, int batch, int threads, const std::function<void()> &pause);
 
     std::vector<int64_t> fired;                    // a population: spikes of the last run
-    std::vector<std::vector<int64_t>> operations;  // a connection: [sample][step] of the last run
+    std::vector<int64_t> operations;               // a connection: synapses that its events went through in the last run
     std::vector<int> first_connection;             // of a population, among all
+
+    double products;            // as Kernels; 0: none are multiplied out, infinity: all that may
+    int64_t multiplied = 0;     // pieces that were, in the last run
 
   private:
     struct Worker;
+    void connect_matrix(Connection &way, const Signal &target, const Weights &weights);
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
     void take_in(const Given &input, int first, int count, int steps, Workers &workers);
-    void by_layers(int count, int first, Workers &workers, std::vector<Worker> &rooms);
-    void by_steps(int count, int first, int machine_steps, Workers &workers, std::vector<Worker> &rooms);
+    void by_layers(int count, Workers &workers, std::vector<Worker> &rooms);
+    void advance_layer(int population, int count, Workers &workers, std::vector<Worker> &rooms);
+    void multiply_layer(int population, int count, Workers &workers, std::vector<Worker> &rooms);
+    void by_steps(int count, int machine_steps, Workers &workers, std::vector<Worker> &rooms);
+    void step_population(int population, int sample, int samples, int step, Worker &room);
+    void spread_step(Piece &piece, Worker &room);
+    bool multiplies(int population, int samples, int steps) const;
+    size_t state_bytes(int population) const;
     void list(int events, int sample, int step);
+    void seen(int signal, int64_t spikes, int64_t places);
     void leave(const Kept &kept, int first, int count, Workers &workers);
-    void settle(const Piece &piece, int first);
+    void settle(const Piece &piece);
 
     const Kernels *kernels_;
     std::vector<Signal> signals_;
@@ -89,11 +101,12 @@ class Engine {
     std::vector<Population> populations_;
     std::vector<std::vector<Connection>> connections_;  // of each population
     std::vector<std::unique_ptr<Memory>> owned_;        // weights and parameters
-    std::vector<Memory> masks_, values_, starts_;
+    std::vector<std::unique_ptr<std::vector<Block>>> blocks_;
+    std::vector<std::unique_ptr<std::vector<int>>> over_;
+    std::vector<Memory> masks_, values_, starts_, planes_;
+    std::vector<int64_t> spikes_, places_;              // a signal: seen in this run
     std::vector<std::vector<EventStep>> lists_;
     std::vector<std::vector<Memory>> list_memory_;
-    std::vector<bool> from_input_;                      // a signal: given from outside
-    std::vector<std::vector<int>> readers_;             // a signal: the lists made of it
     Network network_;
 };
 

@@ -1,9 +1,9 @@
 #define SNN_BLOCK 64
-#include "layer.hpp"
+#include "matrix.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_avx512;
-const Kernels kernels_avx512 = {"avx512", SNN_BLOCK, 256, list_events, advance_piece};
+const Kernels kernels_avx512 = {"avx512", SNN_BLOCK, 256, list_events, advance_piece, spread, multiply_piece, 4};
 
 }  // namespace snn

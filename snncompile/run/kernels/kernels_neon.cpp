@@ -1,9 +1,9 @@
 #define SNN_BLOCK 16
-#include "layer.hpp"
+#include "matrix.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_neon;
-const Kernels kernels_neon = {"neon", SNN_BLOCK, 128, list_events, advance_piece};
+const Kernels kernels_neon = {"neon", SNN_BLOCK, 128, list_events, advance_piece, spread, multiply_piece, 0};
 
 }  // namespace snn

@@ -1,9 +1,9 @@
 #define SNN_BLOCK 16
-#include "layer.hpp"
+#include "matrix.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_plain;
-const Kernels kernels_plain = {"plain", SNN_BLOCK, 64, list_events, advance_piece};
+const Kernels kernels_plain = {"plain", SNN_BLOCK, 64, list_events, advance_piece, spread, multiply_piece, 0};
 
 }  // namespace snn

@@ -47,30 +47,34 @@ inline Span *spans_of(const snn::Connection &way, int height, int width, int cha
     return into;
 }
 
+// One synapse a neuron, for the channels from ``lane`` on. ``width``: channels of the tiles that the factors are packed in.
 template <int TILE, class Number>
-void receive(const snn::Network &network, const snn::Connection &way, const Span *spans, int count, int sample, int step,
-             int tile, int pixel, int valid, Number *x, int64_t &operations) {
+int64_t receive_one_to_one(const snn::Network &network, const snn::Connection &way, int sample, int step, int pixel, int lane,
+                           int valid, int width, Number *x) {
     const snn::Signal &source = network.signals[way.source];
-    if (way.form == snn::Form::one_to_one) {
-        const size_t at = static_cast<size_t>(tile) * TILE;
-        const uint64_t *mask =
-            source.masks ? source.mask(sample, step) + static_cast<size_t>(pixel) * source.words + at / 64 : nullptr;
-        const int32_t *values =
-            mask ? nullptr : source.value(sample, step) + static_cast<size_t>(pixel) * source.channels + at;
-        const auto *factors = reinterpret_cast<const Number *>(way.weights + way.tile_bytes * tile + way.pixel_bytes * pixel);
-        operations += add_one_to_one<TILE, Number>(mask, values, factors, way.shift, valid, x);
-        return;
-    }
-    if (way.events < 0) {
-        operations += valid * add_graded<TILE, Number>(spans, count, source.value(sample, step), source.channels, way.shift, x);
-        return;
-    }
+    const uint64_t *mask =
+        source.masks ? source.mask(sample, step) + static_cast<size_t>(pixel) * source.words + lane / 64 : nullptr;
+    const int32_t *values =
+        mask ? nullptr : source.value(sample, step) + static_cast<size_t>(pixel) * source.channels + lane;
+    const auto *factors = reinterpret_cast<const Number *>(way.weights + way.tile_bytes * (lane / width) +
+                                                           way.pixel_bytes * pixel);
+    return add_one_to_one<TILE, Number>(mask, values, factors + lane % width, way.shift, valid, x);
+}
+
+// What arrives at a tile of a pixel through one connection. Returns how many synapses it went through.
+template <int TILE, class Number>
+int64_t receive(const snn::Network &network, const snn::Connection &way, const Span *spans, int count, int sample, int step,
+                int tile, int pixel, int valid, Number *x) {
+    const snn::Signal &source = network.signals[way.source];
+    if (way.form == snn::Form::one_to_one)
+        return receive_one_to_one<TILE, Number>(network, way, sample, step, pixel, tile * TILE, valid, TILE, x);
+    if (way.events < 0)
+        return valid * add_graded<TILE, Number>(spans, count, source.value(sample, step), source.channels, way.shift, x);
     const snn::EventStep &lists = network.events[way.events].at(sample, step);
     const uint32_t *starts = lists.starts;
     int64_t events = 0;
     for (int index = 0; index < count; ++index) events += starts[spans[index].end] - starts[spans[index].begin];
-    if (!events) return;
-    operations += events * valid;
+    if (!events) return 0;
     switch (way.form) {
         case snn::Form::bytes:
             if constexpr (TILE >= SNN_BLOCK)
@@ -83,6 +87,19 @@ void receive(const snn::Network &network, const snn::Connection &way, const Span
         default:
             add_numbers<TILE, Number>(spans, count, lists.events, starts, way.shift, x);
     }
+    return events * valid;
+}
+
+// Whether a step is one of the sample, and not one at which a phase lets the population wait.
+inline bool is_counted(const snn::Network &network, const snn::Population &population, int step) {
+    return step >= population.phase && step - population.phase < network.steps;
+}
+
+// Whether the state starts anew. Divides only where phases are.
+inline bool begins(const snn::Network &network, const snn::Population &population, int step) {
+    const int logical = step - population.phase;
+    if (logical > 0 && logical < network.steps) return false;
+    return step == 0 || logical % network.steps == 0;
 }
 
 inline bool is_still(const snn::Connection &way, const snn::Signal &source, const snn::Piece &piece) {
@@ -100,15 +117,11 @@ bool still_image(const snn::Network &network, const snn::Population &population,
         if (!any)
             for (int one = 0; one < TILE; ++one) still[one] = 0;
         any = true;
-        int64_t operations = 0;
         const int begin = index ? piece.ends[index - 1] : 0;
-        receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, 0, piece.tile, pixel,
-                              valid, still, operations);
-        for (int step = piece.first; step < piece.last; ++step) {
-            const int logical = step - population.phase;
-            if (logical >= 0 && logical < network.steps)
-                piece.operations[static_cast<size_t>(index) * network.steps + logical] += operations;
-        }
+        const int64_t once = receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample,
+                                                   0, piece.tile, pixel, valid, still);
+        for (int step = piece.first; step < piece.last; ++step)
+            if (is_counted(network, population, step)) piece.operations[index] += once;
     }
     return any;
 }
@@ -116,6 +129,34 @@ bool still_image(const snn::Network &network, const snn::Population &population,
 template <class Number>
 const Number *own(const snn::Parameter &parameter, int pixel, int lane) {
     return static_cast<const Number *>(parameter.data) + static_cast<size_t>(pixel) * parameter.stride + lane;
+}
+
+template <class Number>
+Own<Number> own_of(const snn::Population &population, int pixel, int lane) {
+    return {own<Number>(population.alpha, pixel, lane), own<Number>(population.beta, pixel, lane),
+            own<Number>(population.bias, pixel, lane), own<Number>(population.threshold, pixel, lane),
+            own<Number>(population.reset, pixel, lane)};
+}
+
+// The neurons of a tile take their step; spikes, counts and potentials are left where they belong.
+template <int TILE, class Number>
+inline void settle(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample, int pixel,
+                   int step, int lane, int valid, const Own<Number> &mine, Number *x, Number *u, Number *w) {
+    const snn::Signal &target = network.signals[population.signal];
+    const bool counts = is_counted(network, population, step);
+    if (population.readout) {
+        integrate<TILE, Number>(population.rules, mine, x, w);
+    } else {
+        uint64_t *spikes = target.mask(sample, step) + static_cast<size_t>(pixel) * target.words + lane / 64;
+        fire<TILE, Number>(population.rules, mine, x, u, w, spikes);
+        if (counts)
+            for (int word = 0; 64 * word < valid; ++word) piece.fired += __builtin_popcountll(spikes[word]);
+    }
+    if (!population.potentials || !counts) return;
+    const size_t pixels = static_cast<size_t>(target.pixels());
+    const size_t at = static_cast<size_t>(sample) * network.steps + static_cast<size_t>(step - population.phase);
+    int64_t *out = population.potentials + (at * target.channels + lane) * pixels + pixel;
+    for (int one = 0; one < valid; ++one) out[one * pixels] = x[one];
 }
 
 template <int TILE, class Number>
@@ -128,10 +169,7 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
         const size_t place = static_cast<size_t>(pixel) * padded + lane;
         Number *u = piece.current ? static_cast<Number *>(piece.current) + place : u_here;
         Number *w = piece.potential ? static_cast<Number *>(piece.potential) + place : w_here;
-        const Own<Number> mine = {
-            own<Number>(population.alpha, pixel, lane), own<Number>(population.beta, pixel, lane),
-            own<Number>(population.bias, pixel, lane), own<Number>(population.threshold, pixel, lane),
-            own<Number>(population.reset, pixel, lane)};
+        const Own<Number> mine = own_of<Number>(population, pixel, lane);
         const Number *initial = own<Number>(population.initial, pixel, lane);
         Span *at = piece.spans;
         for (int index = 0; index < population.count; ++index) {
@@ -147,9 +185,8 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
         }
         const bool image = still_image<TILE, Number>(network, population, piece, pixel, valid, still);
         for (int step = piece.first; step < piece.last; ++step) {
-            const int logical = step - population.phase;
-            const bool counts = logical >= 0 && logical < network.steps;
-            if (step == 0 || logical % network.steps == 0)
+            const bool counts = is_counted(network, population, step);
+            if (begins(network, population, step))
                 for (int one = 0; one < TILE; ++one) u[one] = 0, w[one] = initial[one];
             for (int one = 0; one < TILE; ++one) x[one] = image ? still[one] : 0;
             for (int index = 0; index < population.count; ++index) {
@@ -157,27 +194,12 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
                 const snn::Signal &source = network.signals[way.source];
                 const int then = step - way.delay;
                 if (then < 0 || then >= source.steps || is_still(way, source, piece)) continue;
-                int64_t operations = 0;
                 const int begin = index ? piece.ends[index - 1] : 0;
-                receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin, piece.sample, then,
-                                      piece.tile, pixel, valid, x, operations);
-                if (counts) piece.operations[static_cast<size_t>(index) * network.steps + logical] += operations;
+                const int64_t operations = receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin,
+                                                                 piece.sample, then, piece.tile, pixel, valid, x);
+                if (counts) piece.operations[index] += operations;
             }
-            if (population.readout) {
-                integrate<TILE, Number>(population.rules, mine, x, w);
-            } else {
-                uint64_t *spikes = target.mask(piece.sample, step) + static_cast<size_t>(pixel) * target.words + lane / 64;
-                fire<TILE, Number>(population.rules, mine, x, u, w, spikes);
-                if (counts)
-                    for (int word = 0; 64 * word < valid; ++word) piece.fired += __builtin_popcountll(spikes[word]);
-            }
-            if (population.potentials && counts) {
-                const size_t pixels = static_cast<size_t>(target.pixels());
-                int64_t *out = population.potentials +
-                               ((static_cast<size_t>(piece.sample) * network.steps + logical) * target.channels + lane) * pixels +
-                               pixel;
-                for (int one = 0; one < valid; ++one) out[one * pixels] = x[one];
-            }
+            settle<TILE, Number>(network, population, piece, piece.sample, pixel, step, lane, valid, mine, x, u, w);
         }
     }
 }

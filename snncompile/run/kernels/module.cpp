@@ -8,7 +8,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
-#include <numeric>
 #include <optional>
 
 #include "dispatch.hpp"
@@ -74,7 +73,8 @@ void connect(snn::Engine &engine, int population, const nb::dict &given, const I
     way.dilation_y = dilation[0], way.dilation_x = dilation[1];
     engine.connect(population, way,
                    {weights.data(), static_cast<int>(weights.shape(0)), static_cast<int>(weights.shape(1)),
-                    static_cast<int>(weights.shape(2))});
+                    static_cast<int>(weights.shape(2))},
+                   nb::cast<bool>(given["matrix"]));
 }
 
 void run(snn::Engine &engine, const std::vector<std::tuple<int, std::optional<Bytes>, std::optional<Words>, bool>> &given,
@@ -119,8 +119,9 @@ NB_MODULE(_kernels, m) {
         .def("run", &run, nb::arg("given"), nb::arg("kept"), nb::arg("samples"), nb::arg("steps"),
              nb::arg("machine_steps"), nb::arg("stepwise"), nb::arg("batch"), nb::arg("threads"))
         .def_prop_ro("fired", [](const snn::Engine &engine) { return engine.fired; })
+        .def_rw("products", &snn::Engine::products, "Products in the time of one weight of an event; 0 and infinity decide.")
+        .def_ro("multiplied", &snn::Engine::multiplied, "Populations (and steps) that were multiplied out in the last run.")
         .def("operations", [](const snn::Engine &engine, int population, int connection) {
-            const auto &steps = engine.operations.at(static_cast<size_t>(engine.first_connection.at(population) + connection));
-            return std::accumulate(steps.begin(), steps.end(), int64_t{0});
+            return engine.operations.at(static_cast<size_t>(engine.first_connection.at(population) + connection));
         });
 }

@@ -39,6 +39,7 @@ struct EventStep {
     uint32_t *events = nullptr;
     size_t capacity = 0;
     uint32_t *starts = nullptr;  // [pixels + 1]
+    bool ready = false;
 };
 
 struct Events {
@@ -57,6 +58,28 @@ struct Events {
 // one_to_one: a factor a neuron                                             (add_one_to_one)
 enum class Form : int { bytes = 0, shorts = 1, numbers = 2, one_to_one = 3 };
 
+// Up to 64 rows of weights, from ``first`` on, and where the counts that they multiply lie: ``line`` rows of the plane and
+// ``bytes`` behind the first place of a target's window.
+struct Block {
+    int line = 0, bytes = 0, first = 0, used = 0;
+};
+
+// The same weights once more, as the right-hand side of a product of matrices (matrix.hpp): where spikes are many, and
+// where maps are small, multiplying them all costs less than looking for those that arrive.
+//
+// The left-hand side are counts of spikes as bytes on a plane with borders of zeros, [row][sample, step][column][channel]:
+// what the targets of one row of the map read lies at a constant stride, for all of their columns, steps and samples.
+struct Matrix {
+    const int8_t *weights = nullptr;   // [16 target channels][block][4 rows][channel][row]; null: there are none
+    const Block *blocks = nullptr;
+    int count = 0;
+    int height = 0, width = 0;         // of the plane
+    int rows = 0;                      // of the product, for one row of the map, sample and step
+    size_t step_bytes = 0;             // from one row of the product to the next
+    size_t line_bytes = 0;             // one row of the plane, for one sample and step
+    const int *over_y = nullptr, *over_x = nullptr;  // how many targets read a place of the plane, along each axis
+};
+
 struct Connection {
     Form form = Form::bytes;
     int source = 0;
@@ -70,6 +93,7 @@ struct Connection {
     size_t tile_bytes = 0;       // from one tile to the next
     size_t pixel_bytes = 0;      // from one target pixel to the next; 0: a convolution shares its weights
     size_t row_bytes = 0;        // one row: what one event adds to the tile
+    Matrix matrix;
 };
 
 enum class Decay : int { keep = 0, shift = 1, product = 2, forget = 3 };
@@ -122,9 +146,18 @@ struct Span {
     uintptr_t weights;
 };
 
+// The bytes that a connection multiplies: [row of the plane][sample, step][column][channel].
+struct Plane {
+    const uint8_t *bytes = nullptr;
+    size_t row_bytes = 0;  // from one row of the plane to the next
+};
+
 // A piece of a population: steps [first, last) of the pixels [begin, end) of one tile and sample. ``current`` and
 // ``potential`` hold the state [pixel][padded] between calls; null: the piece holds all steps. ``spans`` and ``ends`` are
-// room for the stretches of one pixel, ``operations`` for counts [connection][logical step] that the piece adds to.
+// room for the stretches of one pixel, ``operations`` counts [connection] that the piece adds to.
+//
+// A piece that multiplies is ``samples`` samples of the map's rows [begin, end); its tiles are those of matrix_tile, its
+// planes begin at its first sample, ``current`` and ``potential`` hold the state of its samples one after the other.
 struct Piece {
     int population = 0, sample = 0, tile = 0, begin = 0, end = 0, first = 0, last = 0;
     void *current = nullptr, *potential = nullptr;
@@ -132,6 +165,9 @@ struct Piece {
     int *ends = nullptr;
     int64_t *operations = nullptr;
     int64_t fired = 0;
+    int samples = 1;
+    const Plane *planes = nullptr;  // of each connection
+    int32_t *sums = nullptr;        // room for what the matrices give
 };
 
 // What one instruction set brings.
@@ -141,6 +177,15 @@ struct Kernels {
     int widest;                  // channels of the widest tile
     void (*list)(const Network &, const Events &, int sample, int step);
     void (*advance)(const Network &, Piece &);
+    // The plane of one sample and step from the masks of the source (null: nothing arrived). Returns the events times the
+    // targets that each reaches, for one target channel.
+    int64_t (*spread)(const Network &, const Connection &, const uint64_t *masks, int index, uint8_t *plane, size_t row_bytes);
+    void (*multiply)(const Network &, Piece &);
+    double products;             // multiplied in the time that adding one weight of one event takes
 };
+
+// Channels whose products are made, and whose neurons step, together; and the room for so many rows of sums.
+inline int matrix_tile(const Population &population) { return population.tile < 64 ? population.tile : 64; }
+inline size_t sums_of(int rows, int tile) { return (static_cast<size_t>(rows) + 31) / 32 * 32 * tile; }
 
 }  // namespace snn

@@ -1,5 +1,6 @@
 // Weights as the kernels read them: [tile][target pixel, or 1][ky][kx][channel][channels of the tile].
 #include <cstring>
+#include <vector>
 
 #include "pack.hpp"
 
@@ -45,6 +46,39 @@ void pack(const Weights &weights, Form form, int tile, int tiles, bool wide, int
         for (size_t at = 0; at < static_cast<size_t>(weights.pixels) * weights.rows; ++at, to += row)
             pack_row(weights.data + at * weights.channels + static_cast<size_t>(part) * tile, weights.channels - part * tile,
                      tile, form, wide, block, to);
+}
+
+// Kernel rows one after the other. Where pixels have whole blocks of channels, the same channels of neighbouring pixels
+// follow each other: they are read again for the next target, and so come from the first cache.
+std::vector<Block> blocks_of(const Connection &way, int channels) {
+    std::vector<Block> blocks;
+    const auto add = [&](int ky, int kx, int channel, int used) {
+        blocks.push_back({ky * way.dilation_y, kx * way.dilation_x * channels + channel,
+                          (ky * way.kernel_x + kx) * channels + channel, used});
+    };
+    const auto fewer = [](int one, int other) { return one < other ? one : other; };
+    for (int ky = 0; ky < way.kernel_y; ++ky) {
+        const bool joined = way.dilation_x == 1 && channels % 64 != 0;  // pixels that lie side by side are one stretch
+        const int stretch = joined ? way.kernel_x * channels : channels;
+        for (int at = 0; at < stretch; at += 64)
+            for (int kx = 0; kx < (joined ? 1 : way.kernel_x); ++kx) add(ky, kx, at, fewer(64, stretch - at));
+    }
+    return blocks;
+}
+
+size_t matrix_bytes(int channels, int blocks) { return static_cast<size_t>(channels + 63) / 64 * 4 * blocks * 1024; }
+
+void pack_matrix(const Weights &weights, const std::vector<Block> &blocks, int8_t *to) {
+    std::memset(to, 0, matrix_bytes(weights.channels, static_cast<int>(blocks.size())));
+    for (int panel = 0; panel < weights.channels; panel += 16)
+        for (const Block &block : blocks) {
+            for (int row = 0; row < block.used; ++row) {
+                const int64_t *from = weights.data + static_cast<size_t>(block.first + row) * weights.channels + panel;
+                for (int channel = 0; channel < 16 && panel + channel < weights.channels; ++channel)
+                    to[row / 4 * 64 + channel * 4 + row % 4] = static_cast<int8_t>(from[channel]);
+            }
+            to += 1024;
+        }
 }
 
 }  // namespace snn

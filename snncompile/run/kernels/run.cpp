@@ -1,0 +1,442 @@
+// A network run: memory, the order of populations and steps, and what each thread takes.
+#include <cstring>
+
+#include "engine.hpp"
+
+namespace snn {
+
+namespace {
+
+constexpr int most_together = 32;             // samples that take a step together: what the weights are read for once
+constexpr size_t most_state = 16 << 20;       // bytes of their state, and of the sums of one piece
+constexpr size_t most_sums = 1 << 17;
+constexpr double fixed_cost = 1500;           // of a tile of one pixel and step, in weights added
+
+inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
+
+// Room for a plane: products are made for whole blocks and rows, which read (and do not use) what lies behind the end.
+size_t plane_bytes(const Matrix &matrix, int lines) {
+    return matrix.line_bytes * lines * matrix.height + most_together * matrix.step_bytes + matrix.line_bytes + 128;
+}
+
+bool has_matrix(const Connection &way) { return way.matrix.weights != nullptr; }
+
+}  // namespace
+
+// Room of one thread: the stretches and counts of a piece, sums and planes of what is multiplied, and the state of samples
+// that go step by step.
+struct Engine::Worker {
+    std::vector<Span> spans;
+    std::vector<int> ends;
+    std::vector<int64_t> counts;
+    Memory sums;
+    std::vector<Memory> planes, current, potential;
+    std::vector<Plane> views;
+
+    // A piece that uses this room.
+    Piece piece(int population) {
+        Piece made;
+        made.population = population;
+        made.spans = spans.data();
+        made.ends = ends.data();
+        made.operations = counts.data();
+        made.planes = views.data();
+        std::memset(counts.data(), 0, sizeof(int64_t) * counts.size());
+        return made;
+    }
+
+    // Room for the sums of a piece of so many samples and steps.
+    int32_t *room(const Population &population, int lines) {
+        size_t size = 0;
+        for (int index = 0; index < population.count; ++index)
+            size += sums_of(lines * population.connections[index].matrix.rows, matrix_tile(population));
+        return reinterpret_cast<int32_t *>(sums.reserve(size * sizeof(int32_t)));
+    }
+};
+
+void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
+    network_ = {signals_.data(), events_.data(), populations_.data(), batch, steps};
+    masks_.resize(signals_.size());
+    values_.resize(signals_.size());
+    for (Population &population : populations_) {
+        Signal &signal = signals_[population.signal];
+        signal.steps = stepwise ? machine_steps : steps;
+        if (!population.readout)
+            signal.masks = reinterpret_cast<uint64_t *>(masks_[population.signal].reserve(
+                static_cast<size_t>(batch) * signal.steps * signal.pixels() * signal.words * 8));
+    }
+    lists_.resize(events_.size());
+    list_memory_.resize(events_.size());
+    starts_.resize(events_.size());
+    for (size_t index = 0; index < events_.size(); ++index) {
+        Events &events = events_[index];
+        events.held = signals_[events.source].steps;
+        const size_t every = static_cast<size_t>(batch) * events.held;
+        const size_t starts = static_cast<size_t>(events.height) * events.width + 1;
+        lists_[index].resize(every);
+        if (list_memory_[index].size() < every) list_memory_[index].resize(every);
+        auto *memory = reinterpret_cast<uint32_t *>(starts_[index].reserve(every * starts * 4));
+        for (size_t at = 0; at < every; ++at) lists_[index][at].starts = memory + at * starts;
+        events.steps = lists_[index].data();
+    }
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        populations_[index].connections = connections_[index].data();
+        populations_[index].count = static_cast<int>(connections_[index].size());
+    }
+}
+
+// Bytes of 0 or 1 as bits, eight at a time: the product puts byte i at bit 56 + i, and no two terms meet in a bit.
+static void mask_of_bytes(const uint8_t *from, int count, uint64_t *to) {
+    for (int at = 0; at < count; at += 8) {
+        uint64_t eight = 0;
+        std::memcpy(&eight, from + at, count - at < 8 ? count - at : 8);
+        to[at / 64] |= (eight * 0x0102040810204080u) >> 56 << (at % 64);
+    }
+}
+
+// An input's numbers as the kernels read them: channels of a pixel side by side.
+void Engine::take_in(const Given &input, int first, int count, int steps, Workers &workers) {
+    Signal &signal = signals_[input.signal];
+    const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = input.constant ? 1 : steps;
+    const size_t every = static_cast<size_t>(count) * held;
+    if (input.spikes) {
+        const size_t words = pixels * signal.words;
+        int64_t spikes = 0;
+        std::memset(signal.masks, 0, every * words * 8);
+        workers.each(static_cast<int>(every), [&](int at, int) {
+            const uint8_t *from = input.spikes + (static_cast<size_t>(first) * held + at) * size;
+            uint64_t *to = signal.masks + at * words;
+            if (pixels == 1) {
+                mask_of_bytes(from, signal.channels, to);
+            } else {
+                for (int channel = 0; channel < signal.channels; ++channel)
+                    for (size_t pixel = 0; pixel < pixels; ++pixel)
+                        to[pixel * signal.words + channel / 64] |= static_cast<uint64_t>(*from++ != 0) << (channel % 64);
+            }
+            int64_t here = 0;
+            for (size_t word = 0; word < words; ++word) here += __builtin_popcountll(to[word]);
+            __atomic_fetch_add(&spikes, here, __ATOMIC_RELAXED);
+        });
+        seen(input.signal, spikes, static_cast<int64_t>(every * size));
+        return;
+    }
+    auto *values = const_cast<int32_t *>(signal.values);
+    for (size_t at = 0; at < every; ++at) {
+        const int32_t *from = input.values + (static_cast<size_t>(first) * held + at) * size;
+        int32_t *to = values + at * size;
+        for (int channel = 0; channel < signal.channels; ++channel)
+            for (size_t pixel = 0; pixel < pixels; ++pixel) to[pixel * signal.channels + channel] = *from++;
+    }
+}
+
+// The list of one step, unless it is there already.
+void Engine::list(int index, int sample, int step) {
+    Events &events = events_[index];
+    if (events.at(sample, step).ready) return;
+    events.at(sample, step).ready = true;
+    const Signal &source = signals_[events.source];
+    const uint64_t *mask = source.mask(sample, step);
+    size_t spikes = 0;
+    for (size_t word = 0; word < static_cast<size_t>(source.pixels()) * source.words; ++word)
+        spikes += static_cast<size_t>(__builtin_popcountll(mask[word]));
+    const Pool &pool = events.pool;
+    const auto windows = [](int kernel, int stride) { return (kernel + stride - 1) / stride; };  // that a pixel is in
+    const size_t most = spikes * windows(pool.kernel_y, pool.stride_y) * windows(pool.kernel_x, pool.stride_x) + 64;
+    Memory &memory = list_memory_[index][static_cast<size_t>(sample) * events.held + step];
+    events.at(sample, step).events = reinterpret_cast<uint32_t *>(memory.reserve(most * 4));
+    kernels_->list(network_, events, sample, step);
+}
+
+void Engine::seen(int signal, int64_t spikes, int64_t places) {
+    __atomic_fetch_add(&spikes_[signal], spikes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&places_[signal], places, __ATOMIC_RELAXED);
+}
+
+// What a piece has counted.
+void Engine::settle(const Piece &piece) {
+    const Population &population = populations_[piece.population];
+    __atomic_fetch_add(&fired[piece.population], piece.fired, __ATOMIC_RELAXED);
+    for (int index = 0; index < population.count; ++index)
+        if (piece.operations[index])
+            __atomic_fetch_add(&operations[first_connection[piece.population] + index], piece.operations[index],
+                               __ATOMIC_RELAXED);
+}
+
+// Whether all that arrives is multiplied out: where that takes fewer instructions than the events are expected to, from the
+// share of neurons seen to fire so far. What is chosen changes no result.
+bool Engine::multiplies(int index, int samples, int steps) const {
+    const Population &population = populations_[index];
+    const Signal &target = signals_[population.signal];
+    const int tile = matrix_tile(population), channels = divided_up(target.channels, tile) * tile;
+    const double places = static_cast<double>(samples) * steps * target.pixels();
+    double made = 0, added = 0;
+    bool any = false;
+    for (const Connection &way : connections_[index]) {
+        if (way.form == Form::one_to_one) continue;
+        if (!has_matrix(way)) return false;
+        any = true;
+        const Matrix &matrix = way.matrix;
+        const double rows = divided_up(samples * steps * matrix.rows, 16) * 16.0 * target.height;
+        made += rows * matrix.count * 64 * channels;
+        const Pool &pool = events_[way.events].pool;
+        const double window = static_cast<double>(way.kernel_y) * way.kernel_x * signals_[way.source].channels;
+        const double fired = spikes_[way.source] / (places_[way.source] + 1e-9) * pool.kernel_y * pool.kernel_x;
+        added += places * (fired * window * population.padded() + fixed_cost * population.tiles);
+    }
+    return any && made < added * products;
+}
+
+// Population after population, all steps of each at once: nothing here depends on itself.
+void Engine::by_layers(int count, Workers &workers, std::vector<Worker> &rooms) {
+    for (Events &events : events_)
+        for (int at = 0; at < count * events.held; ++at) events.steps[at].ready = false;
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        const Signal &signal = signals_[populations_[index].signal];
+        const int64_t before = fired[index];
+        if (multiplies(static_cast<int>(index), count, signal.steps))
+            multiply_layer(static_cast<int>(index), count, workers, rooms);
+        else
+            advance_layer(static_cast<int>(index), count, workers, rooms);
+        seen(populations_[index].signal, fired[index] - before,
+             static_cast<int64_t>(count) * signal.steps * signal.pixels() * signal.channels);
+    }
+}
+
+void Engine::advance_layer(int index, int count, Workers &workers, std::vector<Worker> &rooms) {
+    const Population &population = populations_[index];
+    const Signal &signal = signals_[population.signal];
+    for (const Connection &way : connections_[index])
+        if (way.events >= 0) {
+            const int held = events_[way.events].held;
+            workers.each(count * held, [&](int item, int) { list(way.events, item / held, item % held); });
+        }
+    // for one thread whole maps; for several, pieces enough to share
+    const int pixels = signal.pixels(), wanted = workers.count() == 1 ? 1 : 4 * workers.count();
+    const int rows = divided_up(pixels, divided_up(wanted, count * population.tiles)), cuts = divided_up(pixels, rows);
+    workers.each(count * population.tiles * cuts, [&](int item, int worker) {
+        Piece piece = rooms[worker].piece(index);
+        piece.tile = item / (count * cuts);
+        piece.sample = item / cuts % count;
+        piece.begin = item % cuts * rows;
+        piece.end = piece.begin + rows < pixels ? piece.begin + rows : pixels;
+        piece.last = signal.steps;
+        kernels_->advance(network_, piece);
+        settle(piece);
+    });
+}
+
+// The planes of all samples and steps, then the products, for as many samples at a time as their sums stay in the cache.
+void Engine::multiply_layer(int index, int count, Workers &workers, std::vector<Worker> &rooms) {
+    const Population &population = populations_[index];
+    const Signal &signal = signals_[population.signal];
+    const int steps = signal.steps, lines = count * steps, tile = matrix_tile(population);
+    std::vector<Plane> planes(connections_[index].size());
+    int most = 1;
+    for (size_t at = 0; at < planes.size(); ++at) {
+        const Connection &way = connections_[index][at];
+        if (!has_matrix(way)) continue;
+        if (planes_.size() <= at) planes_.resize(at + 1);
+        uint8_t *bytes = planes_[at].reserve(plane_bytes(way.matrix, lines));
+        planes[at] = {bytes, way.matrix.line_bytes * lines};
+        most = most > way.matrix.rows ? most : way.matrix.rows;
+        workers.each(lines, [&](int line, int) {
+            const int then = line % steps - way.delay;
+            const uint64_t *masks = then < 0 ? nullptr : signals_[way.source].mask(line / steps, then);
+            const int64_t events = kernels_->spread(network_, way, masks, line, bytes, planes[at].row_bytes);
+            __atomic_fetch_add(&operations[first_connection[index] + static_cast<int>(at)], events * signal.channels,
+                               __ATOMIC_RELAXED);
+        });
+    }
+    const int wanted = workers.count() == 1 ? 1 : 4 * workers.count();
+    const int held = static_cast<int>(most_sums / (static_cast<size_t>(steps) * most * tile * sizeof(int32_t)));
+    const int together = held < 1 ? 1 : held < count ? held : count, groups = divided_up(count, together);
+    const int tiles = divided_up(signal.channels, tile);
+    const int rows = divided_up(signal.height, divided_up(wanted, groups * tiles)), cuts = divided_up(signal.height, rows);
+    workers.each(tiles * groups * cuts, [&](int item, int worker) {
+        Worker &room = rooms[worker];
+        Piece piece = room.piece(index);
+        piece.tile = item / (groups * cuts);
+        piece.sample = item / cuts % groups * together;
+        piece.samples = together < count - piece.sample ? together : count - piece.sample;
+        piece.begin = item % cuts * rows;
+        piece.end = piece.begin + rows < signal.height ? piece.begin + rows : signal.height;
+        piece.last = steps;
+        for (size_t at = 0; at < planes.size(); ++at)
+            room.views[at] = {planes[at].bytes + connections_[index][at].matrix.line_bytes * piece.sample * steps,
+                              planes[at].row_bytes};
+        piece.sums = room.room(population, piece.samples * steps);
+        kernels_->multiply(network_, piece);
+        settle(piece);
+    });
+    __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
+}
+
+// Step after step, all populations in each: for loops. Samples are independent; those of a group take every step together.
+void Engine::by_steps(int count, int machine_steps, Workers &workers, std::vector<Worker> &rooms) {
+    size_t state = 1;
+    for (const Population &population : populations_)
+        state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
+    int together = divided_up(count, workers.count());
+    if (together > most_together) together = most_together;
+    if (state * together > most_state) together = state > most_state ? 1 : static_cast<int>(most_state / state);
+    for (Events &events : events_)
+        for (int at = 0; at < count * events.held; ++at) events.steps[at].ready = false;
+    workers.each(divided_up(count, together), [&](int group, int worker) {
+        const int sample = group * together, samples = together < count - sample ? together : count - sample;
+        Worker &room = rooms[worker];
+        room.current.resize(populations_.size());
+        room.potential.resize(populations_.size());
+        for (size_t index = 0; index < populations_.size(); ++index) {
+            const size_t size = state_bytes(static_cast<int>(index)) * samples;
+            std::memset(room.current[index].reserve(size), 0, size);
+            std::memset(room.potential[index].reserve(size), 0, size);
+        }
+        for (int step = 0; step < machine_steps; ++step)
+            for (size_t index = 0; index < populations_.size(); ++index)
+                step_population(static_cast<int>(index), sample, samples, step, room);
+    });
+}
+
+size_t Engine::state_bytes(int index) const {
+    const Population &population = populations_[index];
+    return static_cast<size_t>(signals_[population.signal].pixels()) * population.padded() * (population.wide ? 8 : 4);
+}
+
+// One step of one population, for the samples of a group.
+void Engine::step_population(int index, int sample, int samples, int step, Worker &room) {
+    const Population &population = populations_[index];
+    const Signal &signal = signals_[population.signal];
+    Piece piece = room.piece(index);
+    piece.first = step;
+    piece.last = step + 1;
+    if (multiplies(index, samples, 1)) {
+        piece.sample = sample;
+        piece.samples = samples;
+        piece.end = signal.height;
+        piece.current = room.current[index].get();
+        piece.potential = room.potential[index].get();
+        spread_step(piece, room);
+        piece.sums = room.room(population, samples);
+        const int tiles = divided_up(signal.channels, matrix_tile(population));
+        for (piece.tile = 0; piece.tile < tiles; ++piece.tile) kernels_->multiply(network_, piece);
+        __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
+    } else {
+        piece.end = signal.pixels();
+        for (int one = 0; one < samples; ++one) {
+            piece.sample = sample + one;
+            piece.current = room.current[index].get() + one * state_bytes(index);
+            piece.potential = room.potential[index].get() + one * state_bytes(index);
+            for (const Connection &way : connections_[index]) {
+                const int then = step - way.delay;
+                if (way.events >= 0 && then >= 0 && then < events_[way.events].held) list(way.events, piece.sample, then);
+            }
+            for (piece.tile = 0; piece.tile < population.tiles; ++piece.tile) kernels_->advance(network_, piece);
+        }
+    }
+    settle(piece);
+    seen(population.signal, piece.fired, static_cast<int64_t>(samples) * signal.pixels() * signal.channels);
+}
+
+// The planes of a group's samples at one step.
+void Engine::spread_step(Piece &piece, Worker &room) {
+    const std::vector<Connection> &ways = connections_[piece.population];
+    const Population &population = populations_[piece.population];
+    const bool counted = piece.first >= population.phase && piece.first - population.phase < network_.steps;
+    for (size_t at = 0; at < ways.size(); ++at) {
+        const Connection &way = ways[at];
+        if (!has_matrix(way)) continue;
+        uint8_t *bytes = room.planes[at].reserve(plane_bytes(way.matrix, piece.samples));
+        room.views[at] = {bytes, way.matrix.line_bytes * piece.samples};
+        const Signal &source = signals_[way.source];
+        const int then = piece.first - way.delay;
+        int64_t events = 0;
+        for (int one = 0; one < piece.samples; ++one) {
+            const uint64_t *masks = then < 0 || then >= source.steps ? nullptr : source.mask(piece.sample + one, then);
+            events += kernels_->spread(network_, way, masks, one, bytes, room.views[at].row_bytes);
+        }
+        if (counted) piece.operations[at] += events * signals_[population.signal].channels;
+    }
+}
+
+void Engine::leave(const Kept &kept, int first, int count, Workers &workers) {
+    if (!kept.spikes) return;
+    const Population &population = populations_[kept.population];
+    const Signal &signal = signals_[population.signal];
+    const size_t pixels = signal.pixels(), size = pixels * signal.channels;
+    workers.each(count * network_.steps, [&](int item, int) {
+        const int sample = item / network_.steps, step = item % network_.steps;
+        const uint64_t *mask = signal.mask(sample, step + population.phase);
+        uint8_t *to = kept.spikes + (static_cast<size_t>(first + sample) * network_.steps + step) * size;
+        for (int channel = 0; channel < signal.channels; ++channel)
+            for (size_t pixel = 0; pixel < pixels; ++pixel)
+                *to++ = mask[pixel * signal.words + channel / 64] >> (channel % 64) & 1;
+    });
+}
+
+void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept, int samples, int steps, int machine_steps,
+                 bool stepwise, int batch, int threads, const std::function<void()> &pause) {
+    batch = batch < samples ? batch : samples;
+    spikes_.assign(signals_.size(), 0);
+    places_.assign(signals_.size(), 0);
+    multiplied = 0;
+    values_.resize(signals_.size());
+    masks_.resize(signals_.size());
+    for (const Given &input : given) {
+        Signal &signal = signals_[input.signal];
+        const size_t every = static_cast<size_t>(batch) * (input.constant ? 1 : steps);
+        signal.steps = steps;
+        signal.constant = input.constant;
+        signal.masks = nullptr;
+        signal.values = nullptr;
+        if (input.spikes)
+            signal.masks =
+                reinterpret_cast<uint64_t *>(masks_[input.signal].reserve(every * signal.pixels() * signal.words * 8));
+        else
+            signal.values = reinterpret_cast<int32_t *>(
+                values_[input.signal].reserve(every * signal.pixels() * signal.channels * 4));
+    }
+    prepare(batch, steps, machine_steps, stepwise);
+    fired.assign(populations_.size(), 0);
+    operations.clear();
+    first_connection.clear();
+    size_t spans = 0, most = 0;
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        first_connection.push_back(static_cast<int>(operations.size()));
+        size_t own = 0;
+        for (const Connection &way : connections_[index]) {
+            own += static_cast<size_t>(way.kernel_y) * way.kernel_x;
+            operations.push_back(0);
+        }
+        spans = own > spans ? own : spans;
+        most = connections_[index].size() > most ? connections_[index].size() : most;
+    }
+    Workers workers(threads);
+    std::vector<Worker> rooms(threads);
+    for (Worker &room : rooms) {
+        room.spans.resize(spans + 1);
+        room.ends.resize(most + 1);
+        room.counts.resize(most + 1);
+        room.planes.resize(most);
+        room.views.resize(most);
+    }
+    for (int first = 0; first < samples; first += batch) {
+        if (first) pause();
+        const int count = batch < samples - first ? batch : samples - first;
+        for (const Given &input : given) take_in(input, first, count, steps, workers);
+        for (Population &population : populations_) population.potentials = nullptr;
+        for (const Kept &one : kept)
+            if (one.potentials) {
+                Population &population = populations_[one.population];
+                population.potentials =
+                    one.potentials + static_cast<size_t>(first) * steps * signals_[population.signal].pixels() *
+                                         signals_[population.signal].channels;
+            }
+        if (stepwise)
+            by_steps(count, machine_steps, workers, rooms);
+        else
+            by_layers(count, workers, rooms);
+        for (const Kept &one : kept) leave(one, first, count, workers);
+    }
+}
+
+}  // namespace snn
