@@ -50,6 +50,37 @@ struct Kept {  // what a run leaves behind, [sample][step][channel][pixel]
     int64_t *potentials;
 };
 
+// Room of one thread: the stretches and counts of a piece, sums and planes of what is multiplied, and the state of samples
+// that go step by step.
+struct Worker {
+    std::vector<Span> spans;
+    std::vector<int> ends;
+    std::vector<int64_t> counts;
+    Memory sums;
+    std::vector<Memory> planes, current, potential;
+    std::vector<Plane> views;
+
+    // A piece that uses this room.
+    Piece piece(int population) {
+        Piece made;
+        made.population = population;
+        made.spans = spans.data();
+        made.ends = ends.data();
+        made.operations = counts.data();
+        made.planes = views.data();
+        counts.assign(counts.size(), 0);
+        return made;
+    }
+
+    // Room for the sums of a piece of so many samples and steps.
+    int32_t *room(const Population &population, int lines) {
+        size_t size = 0;
+        for (int index = 0; index < population.count; ++index)
+            size += sums_of(lines * population.connections[index].matrix.rows, matrix_tile(population));
+        return reinterpret_cast<int32_t *>(sums.reserve(size * sizeof(int32_t)));
+    }
+};
+
 class Engine {
   public:
     explicit Engine(const std::string &kernels);
@@ -78,14 +109,13 @@ class Engine {
     int64_t multiplied = 0;     // pieces that were, in the last run
 
   private:
-    struct Worker;
     void connect_matrix(Connection &way, const Signal &target, const Weights &weights);
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
     void take_in(const Given &input, int first, int count, int steps, Workers &workers);
-    void by_layers(int count, Workers &workers, std::vector<Worker> &rooms);
-    void advance_layer(int population, int count, Workers &workers, std::vector<Worker> &rooms);
-    void multiply_layer(int population, int count, Workers &workers, std::vector<Worker> &rooms);
-    void by_steps(int count, int machine_steps, Workers &workers, std::vector<Worker> &rooms);
+    void by_layers(int count, Workers &workers);
+    void advance_layer(int population, int count, Workers &workers);
+    void multiply_layer(int population, int count, Workers &workers);
+    void by_steps(int count, int machine_steps, Workers &workers);
     void step_population(int population, int sample, int samples, int step, Worker &room);
     void spread_step(Piece &piece, Worker &room);
     bool multiplies(int population, int samples, int steps) const;
@@ -107,6 +137,7 @@ class Engine {
     std::vector<int64_t> spikes_, places_;              // a signal: seen in this run
     std::vector<std::vector<EventStep>> lists_;
     std::vector<std::vector<Memory>> list_memory_;
+    std::vector<Worker> rooms_;                         // of each thread
     Network network_;
 };
 

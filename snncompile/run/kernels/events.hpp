@@ -1,4 +1,4 @@
-// From bits to lists: the events of one step, pixel after pixel, each as (pixel * channels + channel).
+// From bytes to bits, and from bits to lists: the events of one step, pixel after pixel, each as (pixel * channels + channel).
 //
 // Pixels that lie side by side have their events side by side, so that what a kernel row of a convolution reads is one
 // stretch of the list. A pooled pixel's list holds the events of all pixels of its window one after the other: a count of
@@ -9,6 +9,49 @@
 #include "vectors.hpp"
 
 namespace {
+
+int64_t count(const uint64_t *masks, size_t words) {
+    int64_t spikes = 0;
+    for (size_t word = 0; word < words; ++word) spikes += __builtin_popcountll(masks[word]);
+    return spikes;
+}
+
+// An input's spikes as they are given, [channel][pixel], as masks [pixel][word]. Returns how many there are.
+int64_t take(const snn::Signal &signal, const uint8_t *from, uint64_t *to) {
+    const int pixels = signal.pixels();
+    int64_t spikes = 0;
+    if (pixels == 1) {
+        for (int at = 0; at < signal.channels; at += 64) {
+            const int count = least(64, signal.channels - at);
+            uint64_t word = 0;
+#if defined(__AVX512BW__)
+            word = _mm512_test_epi8_mask(_mm512_maskz_loadu_epi8(~uint64_t{0} >> (64 - count), from + at), _mm512_set1_epi8(-1));
+#else
+            // bytes of 0 or 1, eight at a time: the product puts byte i at bit 56 + i, and no two terms meet in a bit
+            for (int eight = 0; eight < count; eight += 8) {
+                uint64_t bytes = 0;
+                __builtin_memcpy(&bytes, from + at + eight, static_cast<size_t>(least(8, count - eight)));
+                word |= (bytes * 0x0102040810204080u) >> 56 << eight;
+            }
+#endif
+            to[at / 64] = word;
+            spikes += __builtin_popcountll(word);
+        }
+        return spikes;
+    }
+    const size_t words = static_cast<size_t>(pixels) * signal.words;
+    __builtin_memset(to, 0, words * 8);
+    for (int channel = 0; channel < signal.channels; ++channel) {
+        uint64_t *out = to + channel / 64;
+        if (signal.words == 1)
+            for (int pixel = 0; pixel < pixels; ++pixel) out[pixel] |= static_cast<uint64_t>(from[pixel] != 0) << channel;
+        else
+            for (int pixel = 0; pixel < pixels; ++pixel)
+                out[static_cast<size_t>(pixel) * signal.words] |= static_cast<uint64_t>(from[pixel] != 0) << (channel % 64);
+        from += pixels;
+    }
+    return count(to, words);
+}
 
 // Append the set bits of a word. Writes up to 64 entries past what it keeps.
 inline uint32_t *append(uint64_t word, uint32_t base, uint32_t *out) {

@@ -1,9 +1,10 @@
 #define SNN_BLOCK 32
-#include "matrix.hpp"
+#include "multiply.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_avx2;
-const Kernels kernels_avx2 = {"avx2", SNN_BLOCK, 128, list_events, advance_piece, spread, multiply_piece, 2};
+const Kernels kernels_avx2 = {
+    "avx2", SNN_BLOCK, 128, count, take, list_events, advance_piece, spread, multiply_piece, 2};
 
 }  // namespace snn

@@ -1,9 +1,10 @@
 #define SNN_BLOCK 16
-#include "matrix.hpp"
+#include "multiply.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_neon;
-const Kernels kernels_neon = {"neon", SNN_BLOCK, 128, list_events, advance_piece, spread, multiply_piece, 0};
+const Kernels kernels_neon = {
+    "neon", SNN_BLOCK, 128, count, take, list_events, advance_piece, spread, multiply_piece, 0};
 
 }  // namespace snn

@@ -1,9 +1,10 @@
 #define SNN_BLOCK 16
-#include "matrix.hpp"
+#include "multiply.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_plain;
-const Kernels kernels_plain = {"plain", SNN_BLOCK, 64, list_events, advance_piece, spread, multiply_piece, 0};
+const Kernels kernels_plain = {
+    "plain", SNN_BLOCK, 64, count, take, list_events, advance_piece, spread, multiply_piece, 0};
 
 }  // namespace snn

@@ -144,13 +144,14 @@ inline void settle(const snn::Network &network, const snn::Population &populatio
                    int step, int lane, int valid, const Own<Number> &mine, Number *x, Number *u, Number *w) {
     const snn::Signal &target = network.signals[population.signal];
     const bool counts = is_counted(network, population, step);
-    if (population.readout) {
-        integrate<TILE, Number>(population.rules, mine, x, w);
-    } else {
-        uint64_t *spikes = target.mask(sample, step) + static_cast<size_t>(pixel) * target.words + lane / 64;
-        fire<TILE, Number>(population.rules, mine, x, u, w, spikes);
-        if (counts)
-            for (int word = 0; 64 * word < valid; ++word) piece.fired += __builtin_popcountll(spikes[word]);
+    uint64_t spikes[(TILE + 63) / 64];
+    fire<TILE, Number>(population.rules, population.readout, mine, x, u, w, spikes);
+    if (!population.readout) {
+        uint64_t *to = target.mask(sample, step) + static_cast<size_t>(pixel) * target.words + lane / 64;
+        for (int word = 0; 64 * word < valid; ++word) {
+            to[word] = spikes[word];
+            if (counts) piece.fired += __builtin_popcountll(spikes[word]);
+        }
     }
     if (!population.potentials || !counts) return;
     const size_t pixels = static_cast<size_t>(target.pixels());

@@ -156,7 +156,7 @@ struct Plane {
 // ``potential`` hold the state [pixel][padded] between calls; null: the piece holds all steps. ``spans`` and ``ends`` are
 // room for the stretches of one pixel, ``operations`` counts [connection] that the piece adds to.
 //
-// A piece that multiplies is ``samples`` samples of the map's rows [begin, end); its tiles are those of matrix_tile, its
+// A piece that multiplies is ``samples`` samples of the map's rows [begin, end), for ``tiles`` tiles (of matrix_tile) from ``tile`` on; its
 // planes begin at its first sample, ``current`` and ``potential`` hold the state of its samples one after the other.
 struct Piece {
     int population = 0, sample = 0, tile = 0, begin = 0, end = 0, first = 0, last = 0;
@@ -165,7 +165,7 @@ struct Piece {
     int *ends = nullptr;
     int64_t *operations = nullptr;
     int64_t fired = 0;
-    int samples = 1;
+    int samples = 1, tiles = 1;
     const Plane *planes = nullptr;  // of each connection
     int32_t *sums = nullptr;        // room for what the matrices give
 };
@@ -175,6 +175,8 @@ struct Kernels {
     const char *name;
     int block;                   // bytes of a vector
     int widest;                  // channels of the widest tile
+    int64_t (*count)(const uint64_t *masks, size_t words);                       // spikes
+    int64_t (*take)(const Signal &, const uint8_t *from, uint64_t *to);         // spikes [channel][pixel] to masks
     void (*list)(const Network &, const Events &, int sample, int step);
     void (*advance)(const Network &, Piece &);
     // The plane of one sample and step from the masks of the source (null: nothing arrived). Returns the events times the
@@ -185,6 +187,7 @@ struct Kernels {
 };
 
 // Channels whose products are made, and whose neurons step, together; and the room for so many rows of sums.
+constexpr int most_terms = 16;  // connections of a population that is multiplied out
 inline int matrix_tile(const Population &population) { return population.tile < 64 ? population.tile : 64; }
 inline size_t sums_of(int rows, int tile) { return (static_cast<size_t>(rows) + 31) / 32 * 32 * tile; }
 

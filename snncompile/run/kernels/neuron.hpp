@@ -53,46 +53,45 @@ struct Own {
     const Number *alpha, *beta, *bias, *threshold, *reset;
 };
 
+// The step of as many neurons as a vector has lanes: their potential before the reset. ``bits`` gets one bit a neuron that
+// fires; ``u`` and ``w`` are their state. A read-out is a sum that never fires, and may forget.
+template <class Number>
+inline Numbers<Number> stepped(const snn::Rules &rules, bool readout, const Own<Number> &own, int lane, Numbers<Number> x,
+                               Numbers<Number> &u, Numbers<Number> &w, uint64_t &bits) {
+    Numbers<Number> drive = x << rules.fraction;
+    if (rules.current != snn::Decay::forget)
+        drive += decayed<Number>(u, rules.current, rules.current_shift, load<Numbers<Number>>(own.alpha + lane),
+                                 rules.decay_bits, rules.floor);
+    if (rules.current_checked) drive = inside<Number>(drive, rules.current_wraps, rules.current_top);
+    u = drive;
+    Numbers<Number> v = drive + load<Numbers<Number>>(own.bias + lane) +
+                        decayed<Number>(w, rules.potential, rules.potential_shift, load<Numbers<Number>>(own.beta + lane),
+                                        rules.decay_bits, rules.floor);
+    if (rules.potential_checked) v = inside<Number>(v, rules.potential_wraps, rules.potential_top);
+    w = v;
+    if (readout) return v;
+    const Numbers<Number> threshold = load<Numbers<Number>>(own.threshold + lane);
+    const Numbers<Number> reset = load<Numbers<Number>>(own.reset + lane);
+    bits |= above<Number>(v, threshold) << (lane % 64);
+    w = v > threshold ? (rules.soft ? v - reset : reset) : v;
+    return v;
+}
+
 // The step of TILE neurons: ``x`` becomes the potential before the reset, ``spikes`` gets one bit a neuron.
 template <int TILE, class Number>
-inline void fire(const snn::Rules &rules, const Own<Number> &own, Number *x, Number *u, Number *w, uint64_t *spikes) {
+inline void fire(const snn::Rules &given, bool readout, const Own<Number> &own, Number *x, Number *u, Number *w,
+                 uint64_t *spikes) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
+    const snn::Rules rules = given;  // a copy that no store of numbers can change
     for (int word = 0; word < (TILE + 63) / 64; ++word) {
         uint64_t bits = 0;
         for (int lane = 64 * word; lane < 64 * (word + 1) && lane < TILE; lane += lanes) {
-            Numbers<Number> drive = load<Numbers<Number>>(x + lane) << rules.fraction;
-            if (rules.current != snn::Decay::forget)
-                drive += decayed<Number>(load<Numbers<Number>>(u + lane), rules.current, rules.current_shift,
-                                         load<Numbers<Number>>(own.alpha + lane), rules.decay_bits, rules.floor);
-            if (rules.current_checked) drive = inside<Number>(drive, rules.current_wraps, rules.current_top);
-            if (rules.current != snn::Decay::forget) store(u + lane, drive);
-            Numbers<Number> v = drive + load<Numbers<Number>>(own.bias + lane) +
-                                decayed<Number>(load<Numbers<Number>>(w + lane), rules.potential, rules.potential_shift,
-                                                load<Numbers<Number>>(own.beta + lane), rules.decay_bits, rules.floor);
-            if (rules.potential_checked) v = inside<Number>(v, rules.potential_wraps, rules.potential_top);
-            store(x + lane, v);
-            const Numbers<Number> threshold = load<Numbers<Number>>(own.threshold + lane);
-            const Numbers<Number> reset = load<Numbers<Number>>(own.reset + lane);
-            bits |= above<Number>(v, threshold) << (lane % 64);
-            store(w + lane, v > threshold ? (rules.soft ? v - reset : reset) : v);
+            Numbers<Number> current = load<Numbers<Number>>(u + lane), potential = load<Numbers<Number>>(w + lane);
+            store(x + lane, stepped<Number>(rules, readout, own, lane, load<Numbers<Number>>(x + lane), current, potential, bits));
+            store(u + lane, current);
+            store(w + lane, potential);
         }
         spikes[word] = bits;
-    }
-}
-
-// A read-out: a sum that never fires, and may forget, saturated as a potential.
-template <int TILE, class Number>
-inline void integrate(const snn::Rules &rules, const Own<Number> &own, Number *x, Number *w) {
-    constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
-    for (int lane = 0; lane < TILE; lane += lanes) {
-        Numbers<Number> drive = load<Numbers<Number>>(x + lane) << rules.fraction;
-        if (rules.current_checked) drive = inside<Number>(drive, rules.current_wraps, rules.current_top);
-        const Numbers<Number> kept = decayed<Number>(load<Numbers<Number>>(w + lane), rules.potential, rules.potential_shift,
-                                                     load<Numbers<Number>>(own.beta + lane), rules.decay_bits, rules.floor);
-        Numbers<Number> sum = kept + drive + load<Numbers<Number>>(own.bias + lane);
-        if (rules.potential_checked) sum = inside<Number>(sum, false, rules.potential_top);
-        store(x + lane, sum);
-        store(w + lane, sum);
     }
 }
 

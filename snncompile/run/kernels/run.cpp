@@ -7,7 +7,7 @@ namespace snn {
 
 namespace {
 
-constexpr int most_together = 32;             // samples that take a step together: what the weights are read for once
+constexpr int most_together = 64;             // samples that take a step together: what the weights are read for once
 constexpr size_t most_state = 16 << 20;       // bytes of their state, and of the sums of one piece
 constexpr size_t most_sums = 1 << 17;
 constexpr double fixed_cost = 1500;           // of a tile of one pixel and step, in weights added
@@ -16,43 +16,12 @@ inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
 
 // Room for a plane: products are made for whole blocks and rows, which read (and do not use) what lies behind the end.
 size_t plane_bytes(const Matrix &matrix, int lines) {
-    return matrix.line_bytes * lines * matrix.height + most_together * matrix.step_bytes + matrix.line_bytes + 128;
+    return matrix.line_bytes * lines * matrix.height + 32 * matrix.step_bytes + matrix.line_bytes + 128;
 }
 
 bool has_matrix(const Connection &way) { return way.matrix.weights != nullptr; }
 
 }  // namespace
-
-// Room of one thread: the stretches and counts of a piece, sums and planes of what is multiplied, and the state of samples
-// that go step by step.
-struct Engine::Worker {
-    std::vector<Span> spans;
-    std::vector<int> ends;
-    std::vector<int64_t> counts;
-    Memory sums;
-    std::vector<Memory> planes, current, potential;
-    std::vector<Plane> views;
-
-    // A piece that uses this room.
-    Piece piece(int population) {
-        Piece made;
-        made.population = population;
-        made.spans = spans.data();
-        made.ends = ends.data();
-        made.operations = counts.data();
-        made.planes = views.data();
-        std::memset(counts.data(), 0, sizeof(int64_t) * counts.size());
-        return made;
-    }
-
-    // Room for the sums of a piece of so many samples and steps.
-    int32_t *room(const Population &population, int lines) {
-        size_t size = 0;
-        for (int index = 0; index < population.count; ++index)
-            size += sums_of(lines * population.connections[index].matrix.rows, matrix_tile(population));
-        return reinterpret_cast<int32_t *>(sums.reserve(size * sizeof(int32_t)));
-    }
-};
 
 void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
     network_ = {signals_.data(), events_.data(), populations_.data(), batch, steps};
@@ -85,36 +54,16 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
     }
 }
 
-// Bytes of 0 or 1 as bits, eight at a time: the product puts byte i at bit 56 + i, and no two terms meet in a bit.
-static void mask_of_bytes(const uint8_t *from, int count, uint64_t *to) {
-    for (int at = 0; at < count; at += 8) {
-        uint64_t eight = 0;
-        std::memcpy(&eight, from + at, count - at < 8 ? count - at : 8);
-        to[at / 64] |= (eight * 0x0102040810204080u) >> 56 << (at % 64);
-    }
-}
-
 // An input's numbers as the kernels read them: channels of a pixel side by side.
 void Engine::take_in(const Given &input, int first, int count, int steps, Workers &workers) {
     Signal &signal = signals_[input.signal];
     const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = input.constant ? 1 : steps;
     const size_t every = static_cast<size_t>(count) * held;
     if (input.spikes) {
-        const size_t words = pixels * signal.words;
         int64_t spikes = 0;
-        std::memset(signal.masks, 0, every * words * 8);
         workers.each(static_cast<int>(every), [&](int at, int) {
-            const uint8_t *from = input.spikes + (static_cast<size_t>(first) * held + at) * size;
-            uint64_t *to = signal.masks + at * words;
-            if (pixels == 1) {
-                mask_of_bytes(from, signal.channels, to);
-            } else {
-                for (int channel = 0; channel < signal.channels; ++channel)
-                    for (size_t pixel = 0; pixel < pixels; ++pixel)
-                        to[pixel * signal.words + channel / 64] |= static_cast<uint64_t>(*from++ != 0) << (channel % 64);
-            }
-            int64_t here = 0;
-            for (size_t word = 0; word < words; ++word) here += __builtin_popcountll(to[word]);
+            const int64_t here = kernels_->take(signal, input.spikes + (static_cast<size_t>(first) * held + at) * size,
+                                                signal.masks + at * pixels * signal.words);
             __atomic_fetch_add(&spikes, here, __ATOMIC_RELAXED);
         });
         seen(input.signal, spikes, static_cast<int64_t>(every * size));
@@ -136,9 +85,7 @@ void Engine::list(int index, int sample, int step) {
     events.at(sample, step).ready = true;
     const Signal &source = signals_[events.source];
     const uint64_t *mask = source.mask(sample, step);
-    size_t spikes = 0;
-    for (size_t word = 0; word < static_cast<size_t>(source.pixels()) * source.words; ++word)
-        spikes += static_cast<size_t>(__builtin_popcountll(mask[word]));
+    const size_t spikes = static_cast<size_t>(kernels_->count(mask, static_cast<size_t>(source.pixels()) * source.words));
     const Pool &pool = events.pool;
     const auto windows = [](int kernel, int stride) { return (kernel + stride - 1) / stride; };  // that a pixel is in
     const size_t most = spikes * windows(pool.kernel_y, pool.stride_y) * windows(pool.kernel_x, pool.stride_x) + 64;
@@ -172,7 +119,7 @@ bool Engine::multiplies(int index, int samples, int steps) const {
     double made = 0, added = 0;
     bool any = false;
     for (const Connection &way : connections_[index]) {
-        if (way.form == Form::one_to_one) continue;
+        if (way.form == Form::one_to_one && signals_[way.source].masks) continue;
         if (!has_matrix(way)) return false;
         any = true;
         const Matrix &matrix = way.matrix;
@@ -183,26 +130,26 @@ bool Engine::multiplies(int index, int samples, int steps) const {
         const double fired = spikes_[way.source] / (places_[way.source] + 1e-9) * pool.kernel_y * pool.kernel_x;
         added += places * (fired * window * population.padded() + fixed_cost * population.tiles);
     }
-    return any && made < added * products;
+    return any && population.count <= most_terms && made < added * products;
 }
 
 // Population after population, all steps of each at once: nothing here depends on itself.
-void Engine::by_layers(int count, Workers &workers, std::vector<Worker> &rooms) {
+void Engine::by_layers(int count, Workers &workers) {
     for (Events &events : events_)
         for (int at = 0; at < count * events.held; ++at) events.steps[at].ready = false;
     for (size_t index = 0; index < populations_.size(); ++index) {
         const Signal &signal = signals_[populations_[index].signal];
         const int64_t before = fired[index];
         if (multiplies(static_cast<int>(index), count, signal.steps))
-            multiply_layer(static_cast<int>(index), count, workers, rooms);
+            multiply_layer(static_cast<int>(index), count, workers);
         else
-            advance_layer(static_cast<int>(index), count, workers, rooms);
+            advance_layer(static_cast<int>(index), count, workers);
         seen(populations_[index].signal, fired[index] - before,
              static_cast<int64_t>(count) * signal.steps * signal.pixels() * signal.channels);
     }
 }
 
-void Engine::advance_layer(int index, int count, Workers &workers, std::vector<Worker> &rooms) {
+void Engine::advance_layer(int index, int count, Workers &workers) {
     const Population &population = populations_[index];
     const Signal &signal = signals_[population.signal];
     for (const Connection &way : connections_[index])
@@ -214,7 +161,7 @@ void Engine::advance_layer(int index, int count, Workers &workers, std::vector<W
     const int pixels = signal.pixels(), wanted = workers.count() == 1 ? 1 : 4 * workers.count();
     const int rows = divided_up(pixels, divided_up(wanted, count * population.tiles)), cuts = divided_up(pixels, rows);
     workers.each(count * population.tiles * cuts, [&](int item, int worker) {
-        Piece piece = rooms[worker].piece(index);
+        Piece piece = rooms_[worker].piece(index);
         piece.tile = item / (count * cuts);
         piece.sample = item / cuts % count;
         piece.begin = item % cuts * rows;
@@ -226,7 +173,7 @@ void Engine::advance_layer(int index, int count, Workers &workers, std::vector<W
 }
 
 // The planes of all samples and steps, then the products, for as many samples at a time as their sums stay in the cache.
-void Engine::multiply_layer(int index, int count, Workers &workers, std::vector<Worker> &rooms) {
+void Engine::multiply_layer(int index, int count, Workers &workers) {
     const Population &population = populations_[index];
     const Signal &signal = signals_[population.signal];
     const int steps = signal.steps, lines = count * steps, tile = matrix_tile(population);
@@ -253,7 +200,7 @@ void Engine::multiply_layer(int index, int count, Workers &workers, std::vector<
     const int tiles = divided_up(signal.channels, tile);
     const int rows = divided_up(signal.height, divided_up(wanted, groups * tiles)), cuts = divided_up(signal.height, rows);
     workers.each(tiles * groups * cuts, [&](int item, int worker) {
-        Worker &room = rooms[worker];
+        Worker &room = rooms_[worker];
         Piece piece = room.piece(index);
         piece.tile = item / (groups * cuts);
         piece.sample = item / cuts % groups * together;
@@ -272,7 +219,7 @@ void Engine::multiply_layer(int index, int count, Workers &workers, std::vector<
 }
 
 // Step after step, all populations in each: for loops. Samples are independent; those of a group take every step together.
-void Engine::by_steps(int count, int machine_steps, Workers &workers, std::vector<Worker> &rooms) {
+void Engine::by_steps(int count, int machine_steps, Workers &workers) {
     size_t state = 1;
     for (const Population &population : populations_)
         state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
@@ -283,7 +230,7 @@ void Engine::by_steps(int count, int machine_steps, Workers &workers, std::vecto
         for (int at = 0; at < count * events.held; ++at) events.steps[at].ready = false;
     workers.each(divided_up(count, together), [&](int group, int worker) {
         const int sample = group * together, samples = together < count - sample ? together : count - sample;
-        Worker &room = rooms[worker];
+        Worker &room = rooms_[worker];
         room.current.resize(populations_.size());
         room.potential.resize(populations_.size());
         for (size_t index = 0; index < populations_.size(); ++index) {
@@ -317,8 +264,8 @@ void Engine::step_population(int index, int sample, int samples, int step, Worke
         piece.potential = room.potential[index].get();
         spread_step(piece, room);
         piece.sums = room.room(population, samples);
-        const int tiles = divided_up(signal.channels, matrix_tile(population));
-        for (piece.tile = 0; piece.tile < tiles; ++piece.tile) kernels_->multiply(network_, piece);
+        piece.tiles = divided_up(signal.channels, matrix_tile(population));
+        kernels_->multiply(network_, piece);
         __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
     } else {
         piece.end = signal.pixels();
@@ -411,8 +358,8 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         most = connections_[index].size() > most ? connections_[index].size() : most;
     }
     Workers workers(threads);
-    std::vector<Worker> rooms(threads);
-    for (Worker &room : rooms) {
+    if (rooms_.size() < static_cast<size_t>(threads)) rooms_.resize(threads);
+    for (Worker &room : rooms_) {
         room.spans.resize(spans + 1);
         room.ends.resize(most + 1);
         room.counts.resize(most + 1);
@@ -432,9 +379,9 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
                                          signals_[population.signal].channels;
             }
         if (stepwise)
-            by_steps(count, machine_steps, workers, rooms);
+            by_steps(count, machine_steps, workers);
         else
-            by_layers(count, workers, rooms);
+            by_layers(count, workers);
         for (const Kept &one : kept) leave(one, first, count, workers);
     }
 }

@@ -28,10 +28,12 @@ struct Vector;
 template <>
 struct Vector<int32_t> {
     typedef int32_t type __attribute__((vector_size(SNN_BLOCK)));
+    typedef int32_t narrow __attribute__((vector_size(SNN_BLOCK)));  // as many lanes of 32 bits
 };
 template <>
 struct Vector<int64_t> {
     typedef int64_t type __attribute__((vector_size(SNN_BLOCK)));
+    typedef int32_t narrow __attribute__((vector_size(SNN_BLOCK / 2)));
 };
 
 template <class V>

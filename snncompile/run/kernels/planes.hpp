@@ -1,0 +1,100 @@
+// Counts of spikes as bytes, on a plane with borders of zeros: the left-hand side of what products.hpp multiplies.
+#pragma once
+
+#include "network.hpp"
+#include "vectors.hpp"
+
+namespace {
+
+// Bits as bytes of 0 or 1, eight at a time: byte i keeps bit i alone, and what is not zero becomes one.
+inline uint64_t eight_bytes(uint64_t bits) {
+    const uint64_t alone = ((bits & 255) * 0x0101010101010101u) & 0x8040201008040201u;
+    return ((alone + 0x7f7f7f7f7f7f7f7fu) >> 7) & 0x0101010101010101u;
+}
+
+// How many of some words have each of 64 bits: at most 127 of them.
+struct Counts {
+#if defined(__AVX512BW__)
+    __m512i bytes = _mm512_setzero_si512();
+    void add(uint64_t word) { bytes = _mm512_mask_add_epi8(bytes, word, bytes, _mm512_set1_epi8(1)); }
+    void leave(int count, uint8_t *to) const { _mm512_mask_storeu_epi8(to, ~uint64_t{0} >> (64 - count), bytes); }
+#else
+    uint64_t bytes[8] = {};
+    void add(uint64_t word) {
+        for (int at = 0; at < 8; ++at) bytes[at] += eight_bytes(word >> (8 * at));
+    }
+    void leave(int count, uint8_t *to) const { __builtin_memcpy(to, bytes, static_cast<size_t>(count)); }
+#endif
+};
+
+inline void clear(uint8_t *to, size_t bytes) { __builtin_memset(to, 0, bytes); }
+
+// The bytes of one place: the sum, or the union, of the pixels of its window. Returns the events.
+inline int64_t spread_pixel(const snn::Signal &source, const snn::Pool &pool, const uint64_t *masks, int y, int x, uint8_t *to) {
+    const int top = most(0, y * pool.stride_y - pool.padding_y);
+    const int bottom = least(source.height, y * pool.stride_y - pool.padding_y + pool.kernel_y);
+    const int left = most(0, x * pool.stride_x - pool.padding_x);
+    const int right = least(source.width, x * pool.stride_x - pool.padding_x + pool.kernel_x);
+    int64_t events = 0;
+    for (int word = 0; word < source.words; ++word) {
+        Counts counts;
+        uint64_t any = 0;
+        for (int row = top; row < bottom; ++row)
+            for (int column = left; column < right; ++column) {
+                const uint64_t bits = masks[(static_cast<size_t>(row) * source.width + column) * source.words + word];
+                any |= bits;
+                if (pool.maximum || !bits) continue;
+                events += __builtin_popcountll(bits);
+                counts.add(bits);
+            }
+        if (pool.maximum) {
+            events += __builtin_popcountll(any);
+            counts.add(any);
+        }
+        counts.leave(least(64, source.channels - 64 * word), to + 64 * word);
+    }
+    return events;
+}
+
+int64_t spread(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, int index, uint8_t *plane,
+               size_t row_bytes) {
+    const snn::Signal &source = network.signals[way.source];
+    const snn::Matrix &matrix = way.matrix;
+    const snn::Events &grid = network.events[way.events];
+    const snn::Pool &pool = grid.pool;
+    const bool pooled = pool.kernel_y * pool.kernel_x > 1 || pool.stride_y * pool.stride_x > 1 || pool.padding_y + pool.padding_x;
+    const size_t channels = static_cast<size_t>(source.channels);
+    const int left = least(way.padding_x, matrix.width), right = least(matrix.width, way.padding_x + grid.width);
+    int64_t total = 0;
+    for (int row = 0; row < matrix.height; ++row) {
+        uint8_t *to = plane + row * row_bytes + index * matrix.line_bytes;
+        const int y = row - way.padding_y;
+        if (!masks || y < 0 || y >= grid.height) {
+            clear(to, matrix.line_bytes);
+            continue;
+        }
+        clear(to, left * channels);
+        int64_t events = 0;
+        const uint64_t *mask = masks + static_cast<size_t>(y) * source.width * source.words;
+        for (int column = left; column < right; ++column) {
+            uint8_t *pixel = to + column * channels;
+            int64_t here = 0;
+            if (pooled) {
+                here = spread_pixel(source, pool, masks, y, column - way.padding_x, pixel);
+            } else {
+                for (int word = 0; word < source.words; ++word, ++mask) {
+                    Counts counts;
+                    counts.add(*mask);
+                    counts.leave(least(64, source.channels - 64 * word), pixel + 64 * word);
+                    here += __builtin_popcountll(*mask);
+                }
+            }
+            events += here * matrix.over_x[column];
+        }
+        clear(to + right * channels, matrix.line_bytes - right * channels);
+        total += events * matrix.over_y[row];
+    }
+    return total;
+}
+
+}  // namespace
