@@ -94,49 +94,88 @@ inline Numbers<Number> arrived(const Term *terms, int count, int sample, int fir
     return x;
 }
 
-// A tile of one pixel, for the samples [one, end) of the piece and some of its steps, vector after vector: parameters, and
-// the state of all steps, stay in registers.
-template <int TILE, class Number>
-inline void step_pixel(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int y, int column,
-                       int one, int end, int begin, int last, Number *u, Number *w, size_t state) {
+// Samples [one, end) and steps [begin, last) of a pixel, and the state of its first sample.
+template <class Number>
+struct Stretch {
+    int y, column, one, end, begin, last;
+    Number *u, *w;
+    size_t state;  // numbers from the state of one sample to that of the next
+};
+
+// Potentials before the reset, where they are kept: [sample][step][channel][pixel].
+template <class Number>
+inline void keep(const snn::Network &network, const snn::Population &population, int sample, int step, int channel, int pixel,
+                 Numbers<Number> v) {
+    const snn::Signal &target = network.signals[population.signal];
+    if (!is_counted(network, population, step)) return;
+    const size_t pixels = static_cast<size_t>(target.pixels());
+    const size_t at = static_cast<size_t>(sample) * network.steps + static_cast<size_t>(step - population.phase);
+    int64_t *out = population.potentials + (at * target.channels + channel) * pixels + pixel;
+    constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
+    for (int lane = 0; lane < lanes && channel + lane < target.channels; ++lane) out[lane * pixels] = v[lane];
+}
+
+// A tile of one pixel, vector after vector: parameters, and the state through all steps, stay in registers. PLAIN: one sum
+// arrives, there is no synaptic current, no register overflows and nothing is kept, as in most layers of most networks.
+template <int TILE, class Number, bool PLAIN>
+inline void step_lanes(const snn::Network &network, const snn::Population &population, const snn::Piece &piece,
+                       const Stretch<Number> &part, const Term *terms, int count, uint64_t *spikes) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
     const snn::Signal &target = network.signals[population.signal];
-    const snn::Rules rules = population.rules;
-    const int first = piece.tile * TILE, pixel = y * target.width + column, valid = least(TILE, target.channels - first);
-    const size_t pixels = static_cast<size_t>(target.pixels());
-    const Own<Number> mine = own_of<Number>(population, pixel, first);
+    const snn::Rules rules = PLAIN ? snn::plain(population.rules) : population.rules;
+    const bool readout = !PLAIN && population.readout, holds = rules.current != snn::Decay::forget;
+    const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
+    const Own<Number> own_here = own_of<Number>(population, pixel, first);
     const Number *initial = own<Number>(population.initial, pixel, first);
-    const bool readout = population.readout;
-    Term terms[snn::most_terms];
-    const int count = terms_of<TILE, Number>(network, population, piece, pixel, column, terms);
-    uint64_t spikes[most_lines];
-    for (int line = 0; line < (end - one) * (last - begin); ++line) spikes[line] = 0;
-    for (int lane = 0; lane < valid; lane += lanes) {
+    bool fresh[most_lines];
+    for (int step = part.begin; step < part.last; ++step) fresh[step - part.begin] = begins(network, population, step);
+    for (int lane = 0; lane < least(TILE, target.channels - first); lane += lanes) {
         uint64_t *line = spikes;
-        for (int sample = one; sample < end; ++sample) {
-            Number *const u_here = u + (sample - one) * state + lane, *const w_here = w + (sample - one) * state + lane;
-            Numbers<Number> current = load<Numbers<Number>>(u_here), potential = load<Numbers<Number>>(w_here);
-            for (int step = begin; step < last; ++step, ++line) {
-                if (begins(network, population, step)) {
+        for (int sample = part.one; sample < part.end; ++sample) {
+            Number *const u = part.u + (sample - part.one) * part.state + lane;
+            Number *const w = part.w + (sample - part.one) * part.state + lane;
+            Numbers<Number> current = {}, potential = load<Numbers<Number>>(w);
+            if (holds) current = load<Numbers<Number>>(u);
+            const int32_t *sums = terms->sums + sample * terms->sample + (part.begin - piece.first) * terms->step + lane;
+            for (int step = part.begin; step < part.last; ++step, ++line) {
+                if (fresh[step - part.begin]) {
                     current = Numbers<Number>{};
                     potential = load<Numbers<Number>>(initial + lane);
                 }
-                const Numbers<Number> x = arrived<Number>(terms, count, sample, piece.first, step, lane);
-                const Numbers<Number> v = stepped<Number>(rules, readout, mine, lane, x, current, potential, *line);
-                if (!population.potentials || !is_counted(network, population, step)) continue;
-                const size_t at = static_cast<size_t>(piece.sample + sample) * network.steps;
-                int64_t *out = population.potentials +
-                               ((at + step - population.phase) * target.channels + first + lane) * pixels + pixel;
-                for (int each = 0; each < lanes && lane + each < valid; ++each) out[each * pixels] = v[each];
+                Numbers<Number> x;
+                if (PLAIN) {
+                    x = wide_sums<Number>(sums) << terms->shift;
+                    sums += terms->step;
+                } else {
+                    x = arrived<Number>(terms, count, sample, piece.first, step, lane);
+                }
+                const Numbers<Number> v = stepped<Number>(rules, readout, own_here, lane, x, current, potential, *line);
+                if (!PLAIN && population.potentials)
+                    keep<Number>(network, population, piece.sample + sample, step, first + lane, pixel, v);
             }
-            store(u_here, current);
-            store(w_here, potential);
+            if (holds) store(u, current);
+            store(w, potential);
         }
     }
+}
+
+template <int TILE, class Number>
+inline void step_pixel(const snn::Network &network, const snn::Population &population, snn::Piece &piece,
+                       const Stretch<Number> &part) {
+    const snn::Signal &target = network.signals[population.signal];
+    const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
+    Term terms[snn::most_terms];
+    const int count = terms_of<TILE, Number>(network, population, piece, pixel, part.column, terms);
+    uint64_t spikes[most_lines];
+    for (int line = 0; line < (part.end - part.one) * (part.last - part.begin); ++line) spikes[line] = 0;
+    if (count == 1 && terms->sums && !population.readout && !population.potentials && snn::is_plain(population.rules))
+        step_lanes<TILE, Number, true>(network, population, piece, part, terms, count, spikes);
+    else
+        step_lanes<TILE, Number, false>(network, population, piece, part, terms, count, spikes);
     const uint64_t *line = spikes;
-    for (int sample = one; sample < end; ++sample)
-        for (int step = begin; step < last; ++step, ++line) {
-            if (!readout)
+    for (int sample = part.one; sample < part.end; ++sample)
+        for (int step = part.begin; step < part.last; ++step, ++line) {
+            if (!population.readout)
                 target.mask(piece.sample + sample, step)[static_cast<size_t>(pixel) * target.words + first / 64] = *line;
             if (!is_counted(network, population, step)) continue;
             piece.fired += __builtin_popcountll(*line);
@@ -166,11 +205,16 @@ void multiply_tile(const snn::Network &network, snn::Piece &piece) {
             for (int one = 0; one < piece.samples; one += many) {
                 const int end = least(piece.samples, one + many);
                 const size_t place = one * state + (static_cast<size_t>(y) * target.width + column) * padded + piece.tile * TILE;
-                Number *u = piece.current ? static_cast<Number *>(piece.current) + place : u_here;
-                Number *w = piece.potential ? static_cast<Number *>(piece.potential) + place : w_here;
-                for (int step = piece.first; step < piece.last; step += most_lines)
-                    step_pixel<TILE, Number>(network, population, piece, y, column, one, end, step,
-                                             least(piece.last, step + most_lines), u, w, piece.current ? state : 0);
+                Stretch<Number> part = {y, column, one, end, 0, 0, u_here, w_here, 0};
+                if (piece.current) {
+                    part.u = static_cast<Number *>(piece.current) + place;
+                    part.w = static_cast<Number *>(piece.potential) + place;
+                    part.state = state;
+                }
+                for (part.begin = piece.first; part.begin < piece.last; part.begin = part.last) {
+                    part.last = least(piece.last, part.begin + most_lines);
+                    step_pixel<TILE, Number>(network, population, piece, part);
+                }
             }
     }
 }

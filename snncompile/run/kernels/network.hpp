@@ -111,6 +111,18 @@ struct Rules {
     bool soft = false;
 };
 
+// No synaptic current, and no register that could overflow: what the rules of most populations come to.
+inline bool is_plain(const Rules &rules) {
+    return rules.current == Decay::forget && !rules.current_checked && !rules.potential_checked;
+}
+
+// The same, said so that a compiler sees it.
+inline Rules plain(Rules rules) {
+    rules.current = Decay::forget;
+    rules.current_checked = rules.potential_checked = false;
+    return rules;
+}
+
 // Parameters a channel, or a neuron: ``stride`` numbers from one pixel to the next (0: the same for all).
 struct Parameter {
     const void *data = nullptr;

@@ -27,7 +27,9 @@ struct Counts {
 #endif
 };
 
-inline void clear(uint8_t *to, size_t bytes) { __builtin_memset(to, 0, bytes); }
+inline void clear(uint8_t *to, size_t bytes) {
+    if (bytes) __builtin_memset(to, 0, bytes);
+}
 
 // The bytes of one place: the sum, or the union, of the pixels of its window. Returns the events.
 inline int64_t spread_pixel(const snn::Signal &source, const snn::Pool &pool, const uint64_t *masks, int y, int x, uint8_t *to) {
