@@ -191,9 +191,10 @@ struct Kernels {
     int64_t (*take)(const Signal &, const uint8_t *from, uint64_t *to);         // spikes [channel][pixel] to masks
     void (*list)(const Network &, const Events &, int sample, int step);
     void (*advance)(const Network &, Piece &);
-    // The plane of one sample and step from the masks of the source (null: nothing arrived). Returns the events times the
-    // targets that each reaches, for one target channel.
-    int64_t (*spread)(const Network &, const Connection &, const uint64_t *masks, int index, uint8_t *plane, size_t row_bytes);
+    // Lines of a plane, one after the other, from masks of the source that lie ``apart`` (null: nothing arrived). Returns the
+    // events times the targets that each reaches, for one target channel.
+    int64_t (*spread)(const Network &, const Connection &, const uint64_t *masks, size_t apart, int count, uint8_t *plane,
+                      size_t row_bytes);
     void (*multiply)(const Network &, Piece &);
     double products;             // multiplied in the time that adding one weight of one event takes
 };

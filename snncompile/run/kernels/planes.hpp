@@ -58,8 +58,21 @@ inline int64_t spread_pixel(const snn::Signal &source, const snn::Pool &pool, co
     return events;
 }
 
-int64_t spread(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, int index, uint8_t *plane,
-               size_t row_bytes) {
+// The words of one pixel as they are. Returns the events.
+inline int64_t spread_words(const uint64_t *mask, int channels, uint8_t *to) {
+    int64_t events = 0;
+    for (int left = channels; left > 0; left -= 64, to += 64, ++mask) {
+        Counts counts;
+        counts.add(*mask);
+        counts.leave(least(64, left), to);
+        events += __builtin_popcountll(*mask);
+    }
+    return events;
+}
+
+// The plane of one sample and step, see Kernels::spread.
+inline int64_t spread_line(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, uint8_t *plane,
+                           size_t row_bytes) {
     const snn::Signal &source = network.signals[way.source];
     const snn::Matrix &matrix = way.matrix;
     const snn::Events &grid = network.events[way.events];
@@ -69,7 +82,7 @@ int64_t spread(const snn::Network &network, const snn::Connection &way, const ui
     const int left = least(way.padding_x, matrix.width), right = least(matrix.width, way.padding_x + grid.width);
     int64_t total = 0;
     for (int row = 0; row < matrix.height; ++row) {
-        uint8_t *to = plane + row * row_bytes + index * matrix.line_bytes;
+        uint8_t *to = plane + row * row_bytes;
         const int y = row - way.padding_y;
         if (!masks || y < 0 || y >= grid.height) {
             clear(to, matrix.line_bytes);
@@ -78,25 +91,22 @@ int64_t spread(const snn::Network &network, const snn::Connection &way, const ui
         clear(to, left * channels);
         int64_t events = 0;
         const uint64_t *mask = masks + static_cast<size_t>(y) * source.width * source.words;
-        for (int column = left; column < right; ++column) {
-            uint8_t *pixel = to + column * channels;
-            int64_t here = 0;
-            if (pooled) {
-                here = spread_pixel(source, pool, masks, y, column - way.padding_x, pixel);
-            } else {
-                for (int word = 0; word < source.words; ++word, ++mask) {
-                    Counts counts;
-                    counts.add(*mask);
-                    counts.leave(least(64, source.channels - 64 * word), pixel + 64 * word);
-                    here += __builtin_popcountll(*mask);
-                }
-            }
-            events += here * matrix.over_x[column];
-        }
+        for (int column = left; column < right; ++column, mask += source.words)
+            events += matrix.over_x[column] *
+                      (pooled ? spread_pixel(source, pool, masks, y, column - way.padding_x, to + column * channels)
+                              : spread_words(mask, source.channels, to + column * channels));
         clear(to + right * channels, matrix.line_bytes - right * channels);
         total += events * matrix.over_y[row];
     }
     return total;
+}
+
+int64_t spread(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, size_t apart, int count,
+               uint8_t *plane, size_t row_bytes) {
+    int64_t events = 0;
+    for (int line = 0; line < count; ++line, plane += way.matrix.line_bytes)
+        events += spread_line(network, way, masks ? masks + line * apart : nullptr, plane, row_bytes);
+    return events;
 }
 
 }  // namespace

@@ -61,9 +61,10 @@ void Engine::take_in(const Given &input, int first, int count, int steps, Worker
     const size_t every = static_cast<size_t>(count) * held;
     if (input.spikes) {
         int64_t spikes = 0;
-        workers.each(static_cast<int>(every), [&](int at, int) {
-            const int64_t here = kernels_->take(signal, input.spikes + (static_cast<size_t>(first) * held + at) * size,
-                                                signal.masks + at * pixels * signal.words);
+        workers.each(count, [&](int sample, int) {
+            int64_t here = 0;
+            for (size_t at = sample * held; at < (sample + 1) * held; ++at)
+                here += kernels_->take(signal, input.spikes + (first * held + at) * size, signal.masks + at * pixels * signal.words);
             __atomic_fetch_add(&spikes, here, __ATOMIC_RELAXED);
         });
         seen(input.signal, spikes, static_cast<int64_t>(every * size));
@@ -189,7 +190,8 @@ void Engine::multiply_layer(int index, int count, Workers &workers) {
         workers.each(lines, [&](int line, int) {
             const int then = line % steps - way.delay;
             const uint64_t *masks = then < 0 ? nullptr : signals_[way.source].mask(line / steps, then);
-            const int64_t events = kernels_->spread(network_, way, masks, line, bytes, planes[at].row_bytes);
+            const int64_t events =
+                kernels_->spread(network_, way, masks, 0, 1, bytes + line * way.matrix.line_bytes, planes[at].row_bytes);
             __atomic_fetch_add(&operations[first_connection[index] + static_cast<int>(at)], events * signal.channels,
                                __ATOMIC_RELAXED);
         });
@@ -296,11 +298,10 @@ void Engine::spread_step(Piece &piece, Worker &room) {
         room.views[at] = {bytes, way.matrix.line_bytes * piece.samples};
         const Signal &source = signals_[way.source];
         const int then = piece.first - way.delay;
-        int64_t events = 0;
-        for (int one = 0; one < piece.samples; ++one) {
-            const uint64_t *masks = then < 0 || then >= source.steps ? nullptr : source.mask(piece.sample + one, then);
-            events += kernels_->spread(network_, way, masks, one, bytes, room.views[at].row_bytes);
-        }
+        const uint64_t *masks = then < 0 || then >= source.steps ? nullptr : source.mask(piece.sample, then);
+        const size_t apart = static_cast<size_t>(source.steps) * source.pixels() * source.words;
+        const int64_t events =
+            kernels_->spread(network_, way, masks, apart, piece.samples, bytes, room.views[at].row_bytes);
         if (counted) piece.operations[at] += events * signals_[population.signal].channels;
     }
 }
