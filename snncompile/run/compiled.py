@@ -107,7 +107,7 @@ class _Ready:
         for index, name in enumerate(plan.populations):
             self._population(index, name, [way for way in plan.ways if way.target == name])
         numbers = sum(int(np.prod(plan.extent[name])) for name in self.signals) * self.machine_steps
-        self.batch = max(1, min(64, BATCH_BYTES // max(1, numbers)))
+        self.most = BATCH_BYTES // max(1, numbers)
 
     def _population(self, index: int, name: str, into: list[Way]) -> None:
         plan, grid = self.plan, Grid.of(self.plan.extent[name])
@@ -197,7 +197,8 @@ class _Ready:
                 fired[name] = np.empty(whole, dtype=np.bool_)
             view = fired[name].view(np.uint8) if name in fired else None
             kept.append((plan.populations.index(name), view, potentials[name]))
-        self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, self.batch, threads)
+        batch = max(1, min(64 * threads, self.most))
+        self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, batch, threads)
         counts = dict(zip(plan.populations, self.engine.fired, strict=True))
         operations: dict[str, int] = {}
         for label, population, place in self.labels:

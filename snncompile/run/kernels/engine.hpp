@@ -113,13 +113,19 @@ class Engine {
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
     void take_in(const Given &input, int first, int count, int steps, Workers &workers);
     void by_layers(int count, Workers &workers);
-    void advance_layer(int population, int count, Workers &workers);
-    void multiply_layer(int population, int count, Workers &workers);
+    struct Part {
+        int first, count;  // samples of a batch
+        int room;          // of its first worker
+    };
+    void run_layers(const Part &part, Workers &workers);
+    void advance_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
+    void multiply_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
     void by_steps(int count, int machine_steps, Workers &workers);
     void step_population(int population, int sample, int samples, int step, Worker &room);
     void spread_step(Piece &piece, Worker &room);
     bool multiplies(int population, int samples, int steps) const;
     size_t state_bytes(int population) const;
+    void forget_lists(int first, int count);
     void list(int events, int sample, int step);
     void seen(int signal, int64_t spikes, int64_t places);
     void leave(const Kept &kept, int first, int count, Workers &workers);
@@ -133,7 +139,7 @@ class Engine {
     std::vector<std::unique_ptr<Memory>> owned_;        // weights and parameters
     std::vector<std::unique_ptr<std::vector<Block>>> blocks_;
     std::vector<std::unique_ptr<std::vector<int>>> over_;
-    std::vector<Memory> masks_, values_, starts_, planes_;
+    std::vector<Memory> masks_, values_, starts_;
     std::vector<int64_t> spikes_, places_;              // a signal: seen in this run
     std::vector<std::vector<EventStep>> lists_;
     std::vector<std::vector<Memory>> list_memory_;

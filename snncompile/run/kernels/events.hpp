@@ -23,6 +23,7 @@ int64_t take(const snn::Signal &signal, const uint8_t *from, uint64_t *to) {
     if (pixels == 1) {
         for (int at = 0; at < signal.channels; at += 64) {
             const int count = least(64, signal.channels - at);
+            __builtin_prefetch(from + at + 1024);
             uint64_t word = 0;
 #if defined(__AVX512BW__)
             word = _mm512_test_epi8_mask(_mm512_maskz_loadu_epi8(~uint64_t{0} >> (64 - count), from + at), _mm512_set1_epi8(-1));

@@ -58,6 +58,10 @@ inline int64_t spread_pixel(const snn::Signal &source, const snn::Pool &pool, co
     return events;
 }
 
+inline bool is_pooled(const snn::Pool &pool) {
+    return pool.kernel_y * pool.kernel_x > 1 || pool.stride_y * pool.stride_x > 1 || pool.padding_y + pool.padding_x > 0;
+}
+
 // The words of one pixel as they are. Returns the events.
 inline int64_t spread_words(const uint64_t *mask, int channels, uint8_t *to) {
     int64_t events = 0;
@@ -77,7 +81,7 @@ inline int64_t spread_line(const snn::Network &network, const snn::Connection &w
     const snn::Matrix &matrix = way.matrix;
     const snn::Events &grid = network.events[way.events];
     const snn::Pool &pool = grid.pool;
-    const bool pooled = pool.kernel_y * pool.kernel_x > 1 || pool.stride_y * pool.stride_x > 1 || pool.padding_y + pool.padding_x;
+    const bool pooled = is_pooled(pool);
     const size_t channels = static_cast<size_t>(source.channels);
     const int left = least(way.padding_x, matrix.width), right = least(matrix.width, way.padding_x + grid.width);
     int64_t total = 0;
@@ -103,7 +107,14 @@ inline int64_t spread_line(const snn::Network &network, const snn::Connection &w
 
 int64_t spread(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, size_t apart, int count,
                uint8_t *plane, size_t row_bytes) {
+    const snn::Signal &source = network.signals[way.source];
     int64_t events = 0;
+    if (masks && source.pixels() == 1 && way.matrix.height * way.matrix.width == 1 && !(way.padding_y | way.padding_x) &&
+        !is_pooled(network.events[way.events].pool)) {  // features: a line holds whole words
+        for (int line = 0; line < count; ++line, plane += way.matrix.line_bytes, masks += apart)
+            events += spread_words(masks, 64 * source.words, plane);
+        return events;
+    }
     for (int line = 0; line < count; ++line, plane += way.matrix.line_bytes)
         events += spread_line(network, way, masks ? masks + line * apart : nullptr, plane, row_bytes);
     return events;

@@ -79,6 +79,11 @@ void Engine::take_in(const Given &input, int first, int count, int steps, Worker
     }
 }
 
+void Engine::forget_lists(int first, int count) {
+    for (Events &events : events_)
+        for (int at = first * events.held; at < (first + count) * events.held; ++at) events.steps[at].ready = false;
+}
+
 // The list of one step, unless it is there already.
 void Engine::list(int index, int sample, int step) {
     Events &events = events_[index];
@@ -134,47 +139,65 @@ bool Engine::multiplies(int index, int samples, int steps) const {
     return any && population.count <= most_terms && made < added * products;
 }
 
-// Population after population, all steps of each at once: nothing here depends on itself.
+// Layer after layer. Where there are samples enough every worker takes its own through all layers, and meets the others
+// only at the end; else all share each layer.
 void Engine::by_layers(int count, Workers &workers) {
-    for (Events &events : events_)
-        for (int at = 0; at < count * events.held; ++at) events.steps[at].ready = false;
+    const int threads = workers.count();
+    if (threads == 1 || (count % threads && count < 4 * threads)) {
+        run_layers({0, count, 0}, workers);
+        return;
+    }
+    const int parts = count < 8 * threads ? threads : 2 * threads;
+    workers.each(parts, [&](int part, int worker) {
+        Workers alone(1);
+        const int begin = static_cast<int>(static_cast<int64_t>(count) * part / parts);
+        run_layers({begin, static_cast<int>(static_cast<int64_t>(count) * (part + 1) / parts) - begin, worker}, alone);
+    });
+}
+
+// Population after population, all steps of each at once: nothing here depends on itself.
+void Engine::run_layers(const Part &part, Workers &workers) {
+    forget_lists(part.first, part.count);
     for (size_t index = 0; index < populations_.size(); ++index) {
         const Signal &signal = signals_[populations_[index].signal];
-        const int64_t before = fired[index];
-        if (multiplies(static_cast<int>(index), count, signal.steps))
-            multiply_layer(static_cast<int>(index), count, workers);
+        int64_t spikes = 0;
+        if (multiplies(static_cast<int>(index), part.count, signal.steps))
+            multiply_layer(static_cast<int>(index), part, workers, spikes);
         else
-            advance_layer(static_cast<int>(index), count, workers);
-        seen(populations_[index].signal, fired[index] - before,
-             static_cast<int64_t>(count) * signal.steps * signal.pixels() * signal.channels);
+            advance_layer(static_cast<int>(index), part, workers, spikes);
+        seen(populations_[index].signal, spikes,
+             static_cast<int64_t>(part.count) * signal.steps * signal.pixels() * signal.channels);
     }
 }
 
-void Engine::advance_layer(int index, int count, Workers &workers) {
+void Engine::advance_layer(int index, const Part &part, Workers &workers, int64_t &spikes) {
+    const int count = part.count;
     const Population &population = populations_[index];
     const Signal &signal = signals_[population.signal];
     for (const Connection &way : connections_[index])
         if (way.events >= 0) {
             const int held = events_[way.events].held;
-            workers.each(count * held, [&](int item, int) { list(way.events, item / held, item % held); });
+            workers.each(count * held, [&](int item, int) { list(way.events, part.first + item / held, item % held); });
         }
     // for one thread whole maps; for several, pieces enough to share
     const int pixels = signal.pixels(), wanted = workers.count() == 1 ? 1 : 4 * workers.count();
     const int rows = divided_up(pixels, divided_up(wanted, count * population.tiles)), cuts = divided_up(pixels, rows);
     workers.each(count * population.tiles * cuts, [&](int item, int worker) {
-        Piece piece = rooms_[worker].piece(index);
+        Piece piece = rooms_[part.room + worker].piece(index);
         piece.tile = item / (count * cuts);
-        piece.sample = item / cuts % count;
+        piece.sample = part.first + item / cuts % count;
         piece.begin = item % cuts * rows;
         piece.end = piece.begin + rows < pixels ? piece.begin + rows : pixels;
         piece.last = signal.steps;
         kernels_->advance(network_, piece);
         settle(piece);
+        __atomic_fetch_add(&spikes, piece.fired, __ATOMIC_RELAXED);
     });
 }
 
 // The planes of all samples and steps, then the products, for as many samples at a time as their sums stay in the cache.
-void Engine::multiply_layer(int index, int count, Workers &workers) {
+void Engine::multiply_layer(int index, const Part &part, Workers &workers, int64_t &spikes) {
+    const int count = part.count;
     const Population &population = populations_[index];
     const Signal &signal = signals_[population.signal];
     const int steps = signal.steps, lines = count * steps, tile = matrix_tile(population);
@@ -183,13 +206,12 @@ void Engine::multiply_layer(int index, int count, Workers &workers) {
     for (size_t at = 0; at < planes.size(); ++at) {
         const Connection &way = connections_[index][at];
         if (!has_matrix(way)) continue;
-        if (planes_.size() <= at) planes_.resize(at + 1);
-        uint8_t *bytes = planes_[at].reserve(plane_bytes(way.matrix, lines));
+        uint8_t *bytes = rooms_[part.room].planes[at].reserve(plane_bytes(way.matrix, lines));
         planes[at] = {bytes, way.matrix.line_bytes * lines};
         most = most > way.matrix.rows ? most : way.matrix.rows;
         workers.each(lines, [&](int line, int) {
             const int then = line % steps - way.delay;
-            const uint64_t *masks = then < 0 ? nullptr : signals_[way.source].mask(line / steps, then);
+            const uint64_t *masks = then < 0 ? nullptr : signals_[way.source].mask(part.first + line / steps, then);
             const int64_t events =
                 kernels_->spread(network_, way, masks, 0, 1, bytes + line * way.matrix.line_bytes, planes[at].row_bytes);
             __atomic_fetch_add(&operations[first_connection[index] + static_cast<int>(at)], events * signal.channels,
@@ -202,20 +224,22 @@ void Engine::multiply_layer(int index, int count, Workers &workers) {
     const int tiles = divided_up(signal.channels, tile);
     const int rows = divided_up(signal.height, divided_up(wanted, groups * tiles)), cuts = divided_up(signal.height, rows);
     workers.each(tiles * groups * cuts, [&](int item, int worker) {
-        Worker &room = rooms_[worker];
+        Worker &room = rooms_[part.room + worker];
         Piece piece = room.piece(index);
         piece.tile = item / (groups * cuts);
-        piece.sample = item / cuts % groups * together;
-        piece.samples = together < count - piece.sample ? together : count - piece.sample;
+        const int begin = item / cuts % groups * together;
+        piece.sample = part.first + begin;
+        piece.samples = together < count - begin ? together : count - begin;
         piece.begin = item % cuts * rows;
         piece.end = piece.begin + rows < signal.height ? piece.begin + rows : signal.height;
         piece.last = steps;
         for (size_t at = 0; at < planes.size(); ++at)
-            room.views[at] = {planes[at].bytes + connections_[index][at].matrix.line_bytes * piece.sample * steps,
+            room.views[at] = {planes[at].bytes + connections_[index][at].matrix.line_bytes * begin * steps,
                               planes[at].row_bytes};
         piece.sums = room.room(population, piece.samples * steps);
         kernels_->multiply(network_, piece);
         settle(piece);
+        __atomic_fetch_add(&spikes, piece.fired, __ATOMIC_RELAXED);
     });
     __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
 }
@@ -228,11 +252,10 @@ void Engine::by_steps(int count, int machine_steps, Workers &workers) {
     int together = divided_up(count, workers.count());
     if (together > most_together) together = most_together;
     if (state * together > most_state) together = state > most_state ? 1 : static_cast<int>(most_state / state);
-    for (Events &events : events_)
-        for (int at = 0; at < count * events.held; ++at) events.steps[at].ready = false;
     workers.each(divided_up(count, together), [&](int group, int worker) {
         const int sample = group * together, samples = together < count - sample ? together : count - sample;
         Worker &room = rooms_[worker];
+        forget_lists(sample, samples);
         room.current.resize(populations_.size());
         room.potential.resize(populations_.size());
         for (size_t index = 0; index < populations_.size(); ++index) {
