@@ -112,6 +112,7 @@ void Engine::connect_matrix(Connection &way, const Signal &target, const Weights
     owned_.push_back(std::make_unique<Memory>());
     auto *data = reinterpret_cast<int8_t *>(owned_.back()->reserve(matrix_bytes(weights.channels, matrix.count)));
     pack_matrix(weights, *blocks_.back(), data);
+    for (const Block &block : *blocks_.back()) matrix.columns += (block.used + 3) / 4 * 4;
     matrix.weights = data;
     matrix.height = (target.height - 1) * way.stride_y + (way.kernel_y - 1) * way.dilation_y + 1;
     matrix.width = (target.width - 1) * way.stride_x + (way.kernel_x - 1) * way.dilation_x + 1;

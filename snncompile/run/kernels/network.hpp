@@ -73,6 +73,7 @@ struct Matrix {
     const int8_t *weights = nullptr;   // [16 target channels][block][4 rows][channel][row]; null: there are none
     const Block *blocks = nullptr;
     int count = 0;
+    int columns = 0;                   // of all blocks, in fours
     int height = 0, width = 0;         // of the plane
     int rows = 0;                      // of the product, for one row of the map, sample and step
     size_t step_bytes = 0;             // from one row of the product to the next
@@ -196,6 +197,7 @@ struct Kernels {
     int64_t (*spread)(const Network &, const Connection &, const uint64_t *masks, size_t apart, int count, uint8_t *plane,
                       size_t row_bytes);
     void (*multiply)(const Network &, Piece &);
+    bool whole_blocks;           // multiplied, though not all of their columns are used
     double products;             // multiplied in the time that adding one weight of one event takes
 };
 

@@ -10,7 +10,7 @@ namespace {
 constexpr int most_together = 64;             // samples that take a step together: what the weights are read for once
 constexpr size_t most_state = 16 << 20;       // bytes of their state, and of the sums of one piece
 constexpr size_t most_sums = 1 << 17;
-constexpr double fixed_cost = 1500;           // of a tile of one pixel and step, in weights added
+constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
 
 inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
 
@@ -130,7 +130,7 @@ bool Engine::multiplies(int index, int samples, int steps) const {
         any = true;
         const Matrix &matrix = way.matrix;
         const double rows = divided_up(samples * steps * matrix.rows, 16) * 16.0 * target.height;
-        made += rows * matrix.count * 64 * channels;
+        made += rows * (kernels_->whole_blocks ? matrix.count * 64 : matrix.columns) * channels;
         const Pool &pool = events_[way.events].pool;
         const double window = static_cast<double>(way.kernel_y) * way.kernel_x * signals_[way.source].channels;
         const double fired = spikes_[way.source] / (places_[way.source] + 1e-9) * pool.kernel_y * pool.kernel_x;
