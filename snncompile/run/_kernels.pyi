@@ -8,6 +8,8 @@ class Engine:
     fired: list[int]
     block: int
     widest: int
+    products: float
+    multiplied: int
     def __init__(self, kernels: str) -> None: ...
     def signal(self, height: int, width: int, channels: int) -> int: ...
     def events(

@@ -31,7 +31,9 @@ BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
 LARGEST_VALUE = 2**31 - 1  # of a graded input, and of a sum of products
 MOST_COUNTED = 127  # spikes in the window of a pool, where they are multiplied
-PRODUCTS: float | None = None  # instead of what the kernels have (kernels/network.hpp): 0 none, infinity all are multiplied
+PRODUCTS: float | None = (
+    None  # instead of what the kernels have (kernels/network.hpp): 0 none, infinity all are multiplied
+)
 
 
 @dataclass(frozen=True)

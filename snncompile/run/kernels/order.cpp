@@ -1,0 +1,240 @@
+// The order of populations, steps and samples, who takes them, and whether their events are added or all is multiplied.
+#include <cstring>
+
+#include "engine.hpp"
+
+namespace snn {
+
+namespace {
+
+constexpr int most_together = 64;             // samples that take a step together: what the weights are read for once
+constexpr size_t most_state = 16 << 20;       // bytes of their state, and of the sums of one piece
+constexpr size_t most_sums = 1 << 17;
+constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
+
+inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
+
+// Room for a plane: products are made for whole blocks and rows, which read (and do not use) what lies behind the end.
+size_t plane_bytes(const Matrix &matrix, int lines) {
+    return matrix.line_bytes * lines * matrix.height + 32 * matrix.step_bytes + matrix.line_bytes + 128;
+}
+
+bool has_matrix(const Connection &way) { return way.matrix.weights != nullptr; }
+
+}  // namespace
+
+// Whether all that arrives is multiplied out: where that takes fewer instructions than the events are expected to, from the
+// share of neurons seen to fire so far. What is chosen changes no result.
+bool Engine::multiplies(int index, int samples, int steps) const {
+    const Population &population = populations_[index];
+    const Signal &target = signals_[population.signal];
+    const int tile = matrix_tile(population), channels = divided_up(target.channels, tile) * tile;
+    const double places = static_cast<double>(samples) * steps * target.pixels();
+    double made = 0, added = 0;
+    bool any = false;
+    for (const Connection &way : connections_[index]) {
+        if (way.form == Form::one_to_one && signals_[way.source].masks) continue;
+        if (!has_matrix(way)) return false;
+        any = true;
+        const Matrix &matrix = way.matrix;
+        const double rows = divided_up(samples * steps * matrix.rows, 16) * 16.0 * target.height;
+        made += rows * (kernels_->whole_blocks ? matrix.count * 64 : matrix.columns) * channels;
+        const Pool &pool = events_[way.events].pool;
+        const double window = static_cast<double>(way.kernel_y) * way.kernel_x * signals_[way.source].channels;
+        const double fired = spikes_[way.source] / (places_[way.source] + 1e-9) * pool.kernel_y * pool.kernel_x;
+        added += places * (fired * window * population.padded() + fixed_cost * population.tiles);
+    }
+    return any && population.count <= most_terms && made < added * products;
+}
+
+// Layer after layer. Where there are samples enough every worker takes its own through all layers, and meets the others
+// only at the end; else all share each layer.
+void Engine::by_layers(int count, Workers &workers) {
+    const int threads = workers.count();
+    if (threads == 1 || (count % threads && count < 4 * threads)) {
+        run_layers({0, count, 0}, workers);
+        return;
+    }
+    const int parts = count < 8 * threads ? threads : 2 * threads;
+    workers.each(parts, [&](int part, int worker) {
+        Workers alone(1);
+        const int begin = static_cast<int>(static_cast<int64_t>(count) * part / parts);
+        run_layers({begin, static_cast<int>(static_cast<int64_t>(count) * (part + 1) / parts) - begin, worker}, alone);
+    });
+}
+
+// Population after population, all steps of each at once: nothing here depends on itself.
+void Engine::run_layers(const Part &part, Workers &workers) {
+    forget_lists(part.first, part.count);
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        const Signal &signal = signals_[populations_[index].signal];
+        int64_t spikes = 0;
+        if (multiplies(static_cast<int>(index), part.count, signal.steps))
+            multiply_layer(static_cast<int>(index), part, workers, spikes);
+        else
+            advance_layer(static_cast<int>(index), part, workers, spikes);
+        seen(populations_[index].signal, spikes,
+             static_cast<int64_t>(part.count) * signal.steps * signal.pixels() * signal.channels);
+    }
+}
+
+void Engine::advance_layer(int index, const Part &part, Workers &workers, int64_t &spikes) {
+    const int count = part.count;
+    const Population &population = populations_[index];
+    const Signal &signal = signals_[population.signal];
+    for (const Connection &way : connections_[index])
+        if (way.events >= 0) {
+            const int held = events_[way.events].held;
+            workers.each(count * held, [&](int item, int) { list(way.events, part.first + item / held, item % held); });
+        }
+    // for one thread whole maps; for several, pieces enough to share
+    const int pixels = signal.pixels(), wanted = workers.count() == 1 ? 1 : 4 * workers.count();
+    const int rows = divided_up(pixels, divided_up(wanted, count * population.tiles)), cuts = divided_up(pixels, rows);
+    workers.each(count * population.tiles * cuts, [&](int item, int worker) {
+        Piece piece = rooms_[part.room + worker].piece(index);
+        piece.tile = item / (count * cuts);
+        piece.sample = part.first + item / cuts % count;
+        piece.begin = item % cuts * rows;
+        piece.end = piece.begin + rows < pixels ? piece.begin + rows : pixels;
+        piece.last = signal.steps;
+        kernels_->advance(network_, piece);
+        settle(piece);
+        __atomic_fetch_add(&spikes, piece.fired, __ATOMIC_RELAXED);
+    });
+}
+
+// The planes of all samples and steps, then the products, for as many samples at a time as their sums stay in the cache.
+void Engine::multiply_layer(int index, const Part &part, Workers &workers, int64_t &spikes) {
+    const int count = part.count;
+    const Population &population = populations_[index];
+    const Signal &signal = signals_[population.signal];
+    const int steps = signal.steps, lines = count * steps, tile = matrix_tile(population);
+    std::vector<Plane> planes(connections_[index].size());
+    int most = 1;
+    for (size_t at = 0; at < planes.size(); ++at) {
+        const Connection &way = connections_[index][at];
+        if (!has_matrix(way)) continue;
+        uint8_t *bytes = rooms_[part.room].planes[at].reserve(plane_bytes(way.matrix, lines));
+        planes[at] = {bytes, way.matrix.line_bytes * lines};
+        most = most > way.matrix.rows ? most : way.matrix.rows;
+        workers.each(lines, [&](int line, int) {
+            const int then = line % steps - way.delay;
+            const uint64_t *masks = then < 0 ? nullptr : signals_[way.source].mask(part.first + line / steps, then);
+            const int64_t events =
+                kernels_->spread(network_, way, masks, 0, 1, bytes + line * way.matrix.line_bytes, planes[at].row_bytes);
+            __atomic_fetch_add(&operations[first_connection[index] + static_cast<int>(at)], events * signal.channels,
+                               __ATOMIC_RELAXED);
+        });
+    }
+    const int wanted = workers.count() == 1 ? 1 : 4 * workers.count();
+    const int held = static_cast<int>(most_sums / (static_cast<size_t>(steps) * most * tile * sizeof(int32_t)));
+    const int together = held < 1 ? 1 : held < count ? held : count, groups = divided_up(count, together);
+    const int tiles = divided_up(signal.channels, tile);
+    const int rows = divided_up(signal.height, divided_up(wanted, groups * tiles)), cuts = divided_up(signal.height, rows);
+    workers.each(tiles * groups * cuts, [&](int item, int worker) {
+        Worker &room = rooms_[part.room + worker];
+        Piece piece = room.piece(index);
+        piece.tile = item / (groups * cuts);
+        const int begin = item / cuts % groups * together;
+        piece.sample = part.first + begin;
+        piece.samples = together < count - begin ? together : count - begin;
+        piece.begin = item % cuts * rows;
+        piece.end = piece.begin + rows < signal.height ? piece.begin + rows : signal.height;
+        piece.last = steps;
+        for (size_t at = 0; at < planes.size(); ++at)
+            room.views[at] = {planes[at].bytes + connections_[index][at].matrix.line_bytes * begin * steps,
+                              planes[at].row_bytes};
+        piece.sums = room.room(population, piece.samples * steps);
+        kernels_->multiply(network_, piece);
+        settle(piece);
+        __atomic_fetch_add(&spikes, piece.fired, __ATOMIC_RELAXED);
+    });
+    __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
+}
+
+// Step after step, all populations in each: for loops. Samples are independent; those of a group take every step together.
+void Engine::by_steps(int count, int machine_steps, Workers &workers) {
+    size_t state = 1;
+    for (const Population &population : populations_)
+        state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
+    int together = divided_up(count, workers.count());
+    if (together > most_together) together = most_together;
+    if (state * together > most_state) together = state > most_state ? 1 : static_cast<int>(most_state / state);
+    workers.each(divided_up(count, together), [&](int group, int worker) {
+        const int sample = group * together, samples = together < count - sample ? together : count - sample;
+        Worker &room = rooms_[worker];
+        forget_lists(sample, samples);
+        room.current.resize(populations_.size());
+        room.potential.resize(populations_.size());
+        for (size_t index = 0; index < populations_.size(); ++index) {
+            const size_t size = state_bytes(static_cast<int>(index)) * samples;
+            std::memset(room.current[index].reserve(size), 0, size);
+            std::memset(room.potential[index].reserve(size), 0, size);
+        }
+        for (int step = 0; step < machine_steps; ++step)
+            for (size_t index = 0; index < populations_.size(); ++index)
+                step_population(static_cast<int>(index), sample, samples, step, room);
+    });
+}
+
+size_t Engine::state_bytes(int index) const {
+    const Population &population = populations_[index];
+    return static_cast<size_t>(signals_[population.signal].pixels()) * population.padded() * (population.wide ? 8 : 4);
+}
+
+// One step of one population, for the samples of a group.
+void Engine::step_population(int index, int sample, int samples, int step, Worker &room) {
+    const Population &population = populations_[index];
+    const Signal &signal = signals_[population.signal];
+    Piece piece = room.piece(index);
+    piece.first = step;
+    piece.last = step + 1;
+    if (multiplies(index, samples, 1)) {
+        piece.sample = sample;
+        piece.samples = samples;
+        piece.end = signal.height;
+        piece.current = room.current[index].get();
+        piece.potential = room.potential[index].get();
+        spread_step(piece, room);
+        piece.sums = room.room(population, samples);
+        piece.tiles = divided_up(signal.channels, matrix_tile(population));
+        kernels_->multiply(network_, piece);
+        __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
+    } else {
+        piece.end = signal.pixels();
+        for (int one = 0; one < samples; ++one) {
+            piece.sample = sample + one;
+            piece.current = room.current[index].get() + one * state_bytes(index);
+            piece.potential = room.potential[index].get() + one * state_bytes(index);
+            for (const Connection &way : connections_[index]) {
+                const int then = step - way.delay;
+                if (way.events >= 0 && then >= 0 && then < events_[way.events].held) list(way.events, piece.sample, then);
+            }
+            for (piece.tile = 0; piece.tile < population.tiles; ++piece.tile) kernels_->advance(network_, piece);
+        }
+    }
+    settle(piece);
+    seen(population.signal, piece.fired, static_cast<int64_t>(samples) * signal.pixels() * signal.channels);
+}
+
+// The planes of a group's samples at one step.
+void Engine::spread_step(Piece &piece, Worker &room) {
+    const std::vector<Connection> &ways = connections_[piece.population];
+    const Population &population = populations_[piece.population];
+    const bool counted = piece.first >= population.phase && piece.first - population.phase < network_.steps;
+    for (size_t at = 0; at < ways.size(); ++at) {
+        const Connection &way = ways[at];
+        if (!has_matrix(way)) continue;
+        uint8_t *bytes = room.planes[at].reserve(plane_bytes(way.matrix, piece.samples));
+        room.views[at] = {bytes, way.matrix.line_bytes * piece.samples};
+        const Signal &source = signals_[way.source];
+        const int then = piece.first - way.delay;
+        const uint64_t *masks = then < 0 || then >= source.steps ? nullptr : source.mask(piece.sample, then);
+        const size_t apart = static_cast<size_t>(source.steps) * source.pixels() * source.words;
+        const int64_t events =
+            kernels_->spread(network_, way, masks, apart, piece.samples, bytes, room.views[at].row_bytes);
+        if (counted) piece.operations[at] += events * signals_[population.signal].channels;
+    }
+}
+
+}  // namespace snn
