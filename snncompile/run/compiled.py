@@ -29,6 +29,7 @@ from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
 Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
+MOST_SAMPLES = 64  # of a batch, for every thread
 LARGEST_VALUE = 2**31 - 1  # of a graded input, and of a sum of products
 MOST_COUNTED = 127  # spikes in the window of a pool, where they are multiplied
 PRODUCTS: float | None = (
@@ -177,6 +178,12 @@ class _Ready:
             )
         return self.lists[key]
 
+    def _batch(self, samples: int, threads: int) -> int:
+        """Samples that run together: what memory allows, all batches about alike, and as many for every thread."""
+        most = max(1, min(MOST_SAMPLES * threads, self.most))
+        alike = -(-samples // -(-samples // most))
+        return alike if alike < threads else -(-alike // threads) * threads
+
     def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None, samples: int, threads: int) -> Trace:
         plan = self.plan
         given: list[tuple[int, Array | None, Array | None, bool]] = []
@@ -199,7 +206,7 @@ class _Ready:
                 fired[name] = np.empty(whole, dtype=np.bool_)
             view = fired[name].view(np.uint8) if name in fired else None
             kept.append((plan.populations.index(name), view, potentials[name]))
-        batch = max(1, min(64 * threads, self.most))
+        batch = self._batch(samples, threads)
         self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, batch, threads)
         counts = dict(zip(plan.populations, self.engine.fired, strict=True))
         operations: dict[str, int] = {}
