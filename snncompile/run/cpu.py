@@ -1,8 +1,8 @@
 """The fast interpreter: equal to ``integer`` bit for bit, for whole test sets.
 
 The compiled engine (``run/compiled.py``, ``run/kernels``) where it was built, NumPy (``run/numpy_layers.py``) where no
-compiler was at hand. The environment variable ``SNNCOMPILE_CPU_KERNELS`` names an instruction set (``avx512``,
-``avx2``, ``neon``, ``plain``) or ``numpy``, ``SNNCOMPILE_THREADS`` a number of threads.
+compiler was at hand. The environment variable ``SNNCOMPILE_CPU_KERNELS`` names an instruction set (``amx``, ``vnni``,
+``avx512``, ``avx2``, ``neon``, ``plain``) or ``numpy``, ``SNNCOMPILE_THREADS`` a number of threads.
 """
 
 from __future__ import annotations
