@@ -41,7 +41,9 @@ bool Engine::multiplies(int index, int samples, int steps) const {
         made += rows * (kernels_->whole_blocks ? matrix.count * 64 : matrix.columns) * channels;
         const Pool &pool = events_[way.events].pool;
         const double window = static_cast<double>(way.kernel_y) * way.kernel_x * signals_[way.source].channels;
-        const double fired = spikes_[way.source] / (places_[way.source] + 1e-9) * pool.kernel_y * pool.kernel_x;
+        const double spikes = static_cast<double>(__atomic_load_n(&spikes_[way.source], __ATOMIC_RELAXED));
+        const double seen = static_cast<double>(__atomic_load_n(&places_[way.source], __ATOMIC_RELAXED)) + 1e-9;
+        const double fired = spikes / seen * pool.kernel_y * pool.kernel_x;
         added += places * (fired * window * population.padded() + fixed_cost * population.tiles);
     }
     return any && population.count <= most_terms && made < added * products;
