@@ -13,6 +13,7 @@ namespace snn {
 uint8_t *Memory::reserve(size_t bytes) {
     if (bytes > size_) {
         data_.reset();
+        size_ = 0;  // nothing, should there be no memory
         const size_t whole = (bytes + bytes / 4 + 127) / 64 * 64;
         void *memory = nullptr;
         if (posix_memalign(&memory, 64, whole)) throw std::bad_alloc();
@@ -21,6 +22,8 @@ uint8_t *Memory::reserve(size_t bytes) {
     }
     return data_.get();
 }
+
+constexpr int LONGEST = 1 << 15;  // pixels and steps of a piece: an interrupt waits for no more
 
 Engine::Engine(const std::string &kernels) : kernels_(nullptr) {
     for (const Kernels *known : available())
@@ -85,7 +88,7 @@ int Engine::population(int signal, int tile, bool wide, bool readout, int phase,
     return static_cast<int>(populations_.size()) - 1;
 }
 
-void Engine::connect(int population, Connection way, const Weights &weights) {
+void Engine::connect(int population, Connection way, const Weights &weights, const std::vector<uint32_t> &reach) {
     const Population &target = populations_[population];
     way.row_bytes = row_bytes(way.form, target.tile, target.wide);
     const size_t rows = static_cast<size_t>(weights.rows) * way.row_bytes;
@@ -95,6 +98,12 @@ void Engine::connect(int population, Connection way, const Weights &weights) {
     uint8_t *data = owned_.back()->reserve(way.tile_bytes * target.tiles);
     pack(weights, way.form, target.tile, target.tiles, target.wide, kernels_->block, data);
     way.weights = data;
+    if (!reach.empty()) {
+        owned_.push_back(std::make_unique<Memory>());
+        auto *counts = reinterpret_cast<uint32_t *>(owned_.back()->reserve(reach.size() * 4));
+        std::memcpy(counts, reach.data(), reach.size() * 4);
+        way.reach = counts;
+    }
     connections_[population].push_back(way);
 }
 
@@ -215,10 +224,11 @@ void Engine::by_layers(int count, int first, Workers &workers, std::vector<Worke
             workers.each(count * held, [&](int item, int) { list(way.events, item / held, item % held); });
         }
         const Signal &signal = signals_[population.signal];
-        // for one thread whole maps; for several, pieces enough to share
+        // for one thread whole maps, unless many steps make them long to wait for; for several, pieces enough to share
         const int pixels = signal.pixels(), wanted = workers.count() == 1 ? 1 : 4 * workers.count();
         const int whole = count * population.tiles, cut = whole >= wanted ? 1 : (wanted + whole - 1) / whole;
-        const int rows = (pixels + cut - 1) / cut, cuts = (pixels + rows - 1) / rows;
+        const int shared = (pixels + cut - 1) / cut, soon = 1 + LONGEST / signal.steps;
+        const int rows = shared < soon ? shared : soon, cuts = (pixels + rows - 1) / rows;
         workers.each(whole * cuts, [&](int item, int worker) {
             Worker &room = rooms[worker];
             Piece piece;
@@ -254,6 +264,7 @@ void Engine::by_steps(int count, int first, int machine_steps, Workers &workers,
         }
         std::vector<int64_t> spikes(populations_.size());
         for (int step = 0; step < machine_steps; ++step) {
+            if (step % 64 == 0) workers.look(worker);
             for (size_t index = 0; index < events_.size(); ++index)
                 if (from_input_[events_[index].source] && step < events_[index].held)
                     list(static_cast<int>(index), sample, step);
@@ -340,7 +351,7 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         spans = own > spans ? own : spans;
         most = connections_[index].size() > most ? connections_[index].size() : most;
     }
-    Workers workers(threads);
+    Workers workers(threads, pause);
     std::vector<Worker> rooms(threads);
     for (Worker &room : rooms) {
         room.spans.resize(spans + 1);
@@ -348,7 +359,6 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         room.counts.resize(most * steps + 1);
     }
     for (int first = 0; first < samples; first += batch) {
-        if (first) pause();
         const int count = batch < samples - first ? batch : samples - first;
         for (const Given &input : given) take_in(input, first, count, steps, workers);
         for (Population &population : populations_) population.potentials = nullptr;

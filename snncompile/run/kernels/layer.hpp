@@ -47,6 +47,21 @@ inline Span *spans_of(const snn::Connection &way, int height, int width, int cha
     return into;
 }
 
+// The synapses that events, or the units of values, go through, where that is not the number of weights in their rows.
+// The rows of such a connection cover all of its grid; they are counted with the first pixel of the first tile.
+inline int64_t reached(const snn::Connection &way, const Span *spans, int count, const uint32_t *events,
+                       const uint32_t *starts, const int32_t *values, int channels) {
+    int64_t synapses = 0;
+    for (const Span *span = spans; span < spans + count; ++span) {
+        if (values)
+            for (size_t at = static_cast<size_t>(span->begin) * channels; at < static_cast<size_t>(span->end) * channels; ++at)
+                synapses += (values[at] < 0 ? -static_cast<int64_t>(values[at]) : values[at]) * way.reach[at];
+        else
+            for (uint32_t at = starts[span->begin]; at < starts[span->end]; ++at) synapses += way.reach[events[at]];
+    }
+    return synapses;
+}
+
 template <int TILE, class Number>
 void receive(const snn::Network &network, const snn::Connection &way, const Span *spans, int count, int sample, int step,
              int tile, int pixel, int valid, Number *x, int64_t &operations) {
@@ -62,7 +77,12 @@ void receive(const snn::Network &network, const snn::Connection &way, const Span
         return;
     }
     if (way.events < 0) {
-        operations += valid * add_graded<TILE, Number>(spans, count, source.value(sample, step), source.channels, way.shift, x);
+        const int32_t *values = source.value(sample, step);
+        const int64_t units = add_graded<TILE, Number>(spans, count, values, source.channels, way.shift, x);
+        if (!way.reach)
+            operations += valid * units;
+        else if (!tile && !pixel)
+            operations += reached(way, spans, count, nullptr, nullptr, values, source.channels);
         return;
     }
     const snn::EventStep &lists = network.events[way.events].at(sample, step);
@@ -70,7 +90,10 @@ void receive(const snn::Network &network, const snn::Connection &way, const Span
     int64_t events = 0;
     for (int index = 0; index < count; ++index) events += starts[spans[index].end] - starts[spans[index].begin];
     if (!events) return;
-    operations += events * valid;
+    if (!way.reach)
+        operations += events * valid;
+    else if (!tile && !pixel)
+        operations += reached(way, spans, count, lists.events, starts, nullptr, 0);
     switch (way.form) {
         case snn::Form::bytes:
             if constexpr (TILE >= SNN_BLOCK)
