@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from snncompile.cli import main
-from snncompile.commands import sharded, simulate
+from snncompile.commands import simulate
+from snncompile.run import shards
 from snncompile.train import streamed as streams
 from snncompile.train.data import load
 from snncompile.train.streamed import streamed
@@ -57,7 +58,7 @@ def test_a_streamed_file_answers_as_the_data_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}")
-    monkeypatch.setattr(sharded, "BATCH", 10)
+    monkeypatch.setattr(shards, "BATCH", 10)
     monkeypatch.setattr(simulate, "chosen_data", lambda *_: pytest.fail("the file was read whole"))
     found = simulated(capfd, saved, "--data", files[name])
     assert found["samples"] == SAMPLES
@@ -141,7 +142,7 @@ def test_without_joblib(saved: Path, refused: Callable[..., str], monkeypatch: p
 def test_an_interrupt_ends_it(
     saved: Path, files: dict[str, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharded, "BATCH", 10)
+    monkeypatch.setattr(shards, "BATCH", 10)
     runs: list[int] = []
 
     def interrupted(self: Any, stimulus: Any, keep: Any = None) -> Any:
@@ -150,8 +151,8 @@ def test_an_interrupt_ends_it(
             raise KeyboardInterrupt
         return run(self, stimulus, keep)
 
-    run = sharded.Simulator.run
-    monkeypatch.setattr(sharded.Simulator, "run", interrupted)
+    run = shards.Simulator.run
+    monkeypatch.setattr(shards.Simulator, "run", interrupted)
     assert main(["simulate", str(saved), "--data", str(files["stored"]), "-q"]) == 130
     said = capfd.readouterr()
     assert said.out == ""

@@ -1,0 +1,77 @@
+"""A data set made batch after batch, for what goes through it once: nothing of it is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snncompile.errors import ReadError
+from snncompile.recipe import DATA_SETS, Recipe
+from snncompile.train.data import SPLITS, Split, load, load_for
+from snncompile.train.encoders import encoded
+from snncompile.train.formats import Labels
+from snncompile.train.samples import Decoded
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SetBatches:
+    """``NAME[:split[:count]]`` as the network of a recipe sees it, or one of such a shape and steps without a recipe.
+
+    A record of plain values: each process that it is sent to opens the set by itself.
+    """
+
+    spec: str
+    root: Path | None
+    recipe: Recipe | None
+    input: tuple[int, ...]
+    steps: int
+
+    @cached_property
+    def split(self) -> Split:
+        """The set, opened; its samples are made when they are asked for."""
+        if self.recipe is not None:
+            return load_for(self.recipe, self.spec, self.root, held=False)
+        return load(self.spec, self.root, shape=self.input, steps=self.steps, held=False)
+
+    @property
+    def y(self) -> Labels | None:
+        return self.split.y
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "split"}
+
+    def batches(self, first: int, last: int, size: int) -> Iterator[Array]:
+        """Samples [first, last), ``size`` at a time, encoded as the recipe says. ``ReadError``: they are not finite."""
+        x = self.split.x
+        for at in range(first, last, size):
+            chosen = np.arange(at, min(at + size, last))
+            part = x.once(chosen) if isinstance(x, Decoded) else x[chosen]
+            if not np.isfinite(part).all():
+                why = "the network was trained in float32"
+                raise ReadError("holds numbers that float32 does not", where=self.spec, why=why)
+            yield part if self.recipe is None else encoded(self.recipe, part, at)
+
+
+def set_batches(
+    spec: str, root: str | None, recipe: Recipe | None, shape: Sequence[int], steps: int
+) -> SetBatches | None:
+    """The samples of a data set; None where ``spec`` names none. Raises ``ReadError`` as ``load`` does."""
+    name = spec.partition(":")[0]
+    if re.search(r"\.(np[yz]|nir)(:\d+)?$", spec) or name not in (*DATA_SETS, *(SPLITS if recipe is not None else ())):
+        return None
+    found = SetBatches(spec, Path(root) if root else None, recipe, tuple(shape), steps)
+    if not len(found):
+        raise ReadError("holds no samples", where=spec)
+    return found
