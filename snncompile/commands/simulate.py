@@ -25,7 +25,7 @@ from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
 from snncompile.train.encoders import draws
 from snncompile.train.progress import Progress
-from snncompile.train.set_batches import SetBatches, set_batches
+from snncompile.train.set_batches import NirBatches, SetBatches, nir_batches, set_batches
 from snncompile.train.streamed import Streamed, streamed
 from snncompile.verify import all_answers
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.trace:
         dt = model.found.dt if isinstance(model, Exchanged) else None
-        assert not isinstance(x, Streamed | SetBatches)
+        assert not isinstance(x, Streamed | SetBatches | NirBatches)
         save_trace(Path(options.trace), joined(kept), dt, shown(graph, x, steps))
     samples = len(x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
@@ -106,7 +106,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Streamed | SetBatches, Array | None, str]:
+def _samples(
+    model: Opened, options: argparse.Namespace
+) -> tuple[Given | Streamed | SetBatches | NirBatches, Array | None, str]:
     """The data, their labels and their name: batch by batch, where the network takes them as they are."""
     found = _streamed(model, options) if options.data and not options.trace else None
     if found is not None:
@@ -115,19 +117,21 @@ def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Stream
     return data.x, data.labels, data.name
 
 
-def _streamed(model: Opened, options: argparse.Namespace) -> Streamed | SetBatches | None:
+def _streamed(model: Opened, options: argparse.Namespace) -> Streamed | SetBatches | NirBatches | None:
     spec, root = options.data, options.data_root
     if isinstance(model, Imported | Exchanged):  # the steps of their samples are those of the data
         return None
     if isinstance(model, Bundle) and not model.manifest.get("recipe"):
-        shapes = [op.shape for op in model.program.graph.nodes.values() if isinstance(op, Input)]
+        shapes = {name: op.shape for name, op in model.program.graph.nodes.items() if isinstance(op, Input)}
         recipe, steps = None, model.program.steps
         if len(shapes) != 1:
             return None
-        shape = shapes[0]
+        ((node, shape),) = shapes.items()
     else:
-        recipe = model.recipe
+        recipe, node = model.recipe, "input"
         shape, steps = recipe.input, recipe.steps
     if (found := set_batches(spec, root, recipe, shape, steps)) is not None:
         return found
-    return None if recipe is not None and draws(recipe) else streamed(spec, shape, steps)
+    if recipe is not None and draws(recipe):
+        return None
+    return nir_batches(spec, node, shape, steps) or streamed(spec, shape, steps)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nir
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from snncompile.recipe.methods import AsfSettings
 from snncompile.train.data import load, load_for
 from snncompile.train.encoders import encoded
 from snncompile.train.samples import Decoded
-from snncompile.train.set_batches import SetBatches, set_batches
+from snncompile.train.set_batches import SetBatches, nir_batches, set_batches
 from tests import tiny
 
 DIGITS = tiny.recipe()
@@ -74,6 +75,37 @@ def test_recordings_are_cut_one_by_one() -> None:
     recipe = Recipe.load("nmnist-tet")
     whole = np.asarray(load_for(recipe, "test:12").x)
     np.testing.assert_array_equal(np.concatenate(list(opened("test:12", recipe).batches(0, 12, 5))), whole)
+
+
+@pytest.fixture(params=["grid", "events"])
+def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray[Any, Any]]:
+    """NIR data of 11 samples, 6 steps and 8 neurons."""
+    grid = np.random.default_rng(1).random((11, 6, 8)) < 0.3
+    seen = nir.TimeGriddedData(grid, 1e-3)
+    shown = seen if request.param == "grid" else seen.to_event(48, 0.0)
+    nir.write_data(tmp_path / "x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"spikes": shown})}))
+    return tmp_path / "x.nir", grid.reshape(11, 6, 2, 2, 2)
+
+
+def test_nir_data_batch_by_batch(recorded: tuple[Path, np.ndarray[Any, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, grid = recorded
+    np.testing.assert_array_equal(load(str(path), shape=(2, 2, 2), steps=6).x, grid)
+    found = nir_batches(str(path), "input", (2, 2, 2), 6)
+    few = nir_batches(f"{path}:4", "input", (2, 2, 2), 6)
+    assert found is not None
+    assert few is not None
+    assert (len(found), len(few), found.y) == (11, 4, None)
+    monkeypatch.setattr("snncompile.frontends.nir_data.MOST_NUMBERS", 4 * 48)  # of events, no more are put on a grid
+    for source in (found, pickle.loads(pickle.dumps(found))):
+        np.testing.assert_array_equal(np.concatenate(list(source.batches(0, 11, 4))), grid)
+        np.testing.assert_array_equal(np.concatenate(list(source.batches(2, 9, 3))), grid[2:9])
+
+
+def test_nir_data_that_do_not_fit_are_read_whole(recorded: tuple[Path, np.ndarray[Any, Any]]) -> None:
+    path, _ = recorded
+    assert nir_batches("x.npz", "input", (2, 2, 2), 6) is None
+    assert nir_batches(str(path.with_name("none.nir")), "input", (2, 2, 2), 6) is None
+    assert nir_batches(str(path), "input", (2, 2, 3), 6) is None
 
 
 @pytest.mark.parametrize("spec", ["a.npz", "b.npy:3", "c.nir", "digit:test", "cats"])
