@@ -4,7 +4,8 @@
 
 The ceiling: ``ceiling.cpp``, compiled here, which walks through rows of weights in the first and second cache, adds
 them to sums in registers and does nothing else. The layers: each alone, on spikes of the layer before it, one thread,
-everything included: lists of events, borders, neurons, counts. Needs a C++ compiler.
+everything included: lists of events, borders, neurons, counts; the engine held to events, and as it chooses between
+these and products of all weights. Needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from simulation import timed
+from simulation import engine, timed
 from simulation_networks import NETWORKS, Drawn
 
 from snncompile.report.table import table
-from snncompile.run.cpu import KERNELS, Simulator
+from snncompile.run.cpu import KERNELS
 from snncompile.target import Target
 
 SETS = {
@@ -49,8 +50,17 @@ def main() -> None:
         draw, steps, _ = NETWORKS[name]
         drawn = draw(given.rate, steps, Target.load("onnx"))
         rows = [_row(drawn, layer, first, second) for layer in drawn.layers]
-        heads = ["layer", "operations", "CPU ms", "G/s", "of the first cache's", "of the second's"]
-        print(table([f"{name} {heads[0]}", *heads[1:]], rows, right={1, 2, 3, 4, 5}) + "\n", flush=True)
+        heads = [
+            "layer",
+            "operations",
+            "events, ms",
+            "G/s",
+            "of the first cache's",
+            "of the second's",
+            "chosen, ms",
+            "G/s",
+        ]
+        print(table([f"{name} {heads[0]}", *heads[1:]], rows, right=set(range(1, 8))) + "\n", flush=True)
 
 
 def _ceiling(compiler: str, kernels: str, size: int) -> dict[str, float]:
@@ -67,13 +77,16 @@ def _row(drawn: Drawn, layer: dict[str, object], first: float, second: float) ->
     """One layer by itself: a few samples, all of the recorded one."""
     stimulus = drawn.arriving(layer)
     stimulus = {name: np.repeat(array, SAMPLES, axis=0) for name, array in stimulus.items()}
-    own = Simulator(drawn.alone(layer), drawn.target, 1)
-    meta = own.run(stimulus, keep=()).meta
-    cpu = statistics.median(timed(lambda: own.run(stimulus, keep=()))[0] for _ in range(ROUNDS))
-    operations = sum(meta["operations"].values())
-    rate = operations / cpu / 1e9
-    each = (f"{operations // SAMPLES:,}", f"{cpu / SAMPLES * 1e3:.3f}", f"{rate:.1f}")
-    return (str(layer["name"]), *each, f"{rate / first:.0%}", f"{rate / second:.0%}")
+    milliseconds, rates = [], []
+    for products in (0.0, None):
+        own = engine(drawn.alone(layer), drawn.target, stimulus, products)
+        operations = sum(own.run(stimulus, keep=()).meta["operations"].values())
+        cpu = statistics.median(timed(lambda: own.run(stimulus, keep=()))[0] for _ in range(ROUNDS))  # noqa: B023
+        milliseconds.append(f"{cpu / SAMPLES * 1e3:.3f}")
+        rates.append(operations / cpu / 1e9)
+    shares = (f"{rates[0] / first:.0%}", f"{rates[0] / second:.0%}")
+    count = f"{operations // SAMPLES:,}"
+    return (str(layer["name"]), count, milliseconds[0], f"{rates[0]:.1f}", *shares, milliseconds[1], f"{rates[1]:.1f}")
 
 
 if __name__ == "__main__":

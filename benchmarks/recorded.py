@@ -23,7 +23,11 @@ MAKE, SIGNAL, EVENTS, POPULATION, CONNECT, RUN = range(6)  # the calls of replay
 ENGINE = _kernels.Engine
 SOURCES = Path(compiled.__file__).with_name("kernels")
 AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mbmi -mbmi2 -mpopcnt -mprefer-vector-width=512"
-X86 = {"avx2": "-mavx2 -mbmi -mbmi2 -mpopcnt", "avx512": AVX512}  # as in CMakeLists.txt
+X86 = {
+    "avx2": "-mavx2 -mbmi -mbmi2 -mpopcnt",
+    "avx512": AVX512,
+    "vnni": f"{AVX512} -mavx512vnni",
+}  # as in CMakeLists.txt
 RULES = (
     *("fraction", "decay_bits", "floor", "current", "potential", "current_shift", "potential_shift"),
     *(
@@ -69,7 +73,7 @@ class Recorder:
 
     def connect(self, population: int, given: dict[str, Any], weights: Array, reach: Array | None) -> None:
         pairs = (given[name] for name in ("kernel", "stride", "padding", "dilation"))
-        plain = (given[name] for name in ("form", "source", "events", "delay", "shift", "flush"))
+        plain = (given[name] for name in ("form", "source", "events", "delay", "shift", "flush", "matrix"))
         self._write(CONNECT, population, *plain, *pairs, weights.shape, weights)
         self._write(*((0,) if reach is None else (reach.size, reach)))
         self.connections[population].append(len(self.connections[population]))

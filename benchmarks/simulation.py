@@ -26,10 +26,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import simulation_peer
@@ -38,8 +39,10 @@ from peers import environment
 from simulation_lava import OnLava
 from simulation_networks import NETWORKS, Drawn
 
+from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program, save
 from snncompile.report.table import table
+from snncompile.run import compiled
 from snncompile.run.cpu import Simulator
 from snncompile.run.integer import run as run_integer
 from snncompile.target import Target
@@ -190,6 +193,16 @@ def _started(python: Path, peer: str, file: Path, threads: int, answer: float) -
     if abs(told["answer"] - answer) > 1e-3 * abs(answer):
         raise SystemExit(f"{peer} reads out {told['answer']}, torch {answer}: not the same network")
     return process
+
+
+def engine(graph: Graph, target: Target, stimulus: Mapping[str, Any], products: float | None) -> Simulator:
+    """An engine on one thread, built for such a stimulus: it chooses between events and products of all weights where
+    ``products`` is None, and is held to events by 0, to products (where there are some) by infinity.
+    """
+    own = Simulator(graph, target, 1)
+    with patch.object(compiled, "PRODUCTS", products, create=True):
+        own.run(stimulus, keep=())  # what is chosen stays with what is built here
+    return own
 
 
 def _answer(peer: subprocess.Popen[str], line: str) -> Any:

@@ -4,9 +4,10 @@
                                            [--kept FILE.json] [-o docs/simulation-rates.svg]
 
 Networks and torch as in ``simulation.py``, one thread unless it says otherwise; medians of runs that take turns, CPU
-time, and by the clock for threads. Against the rate torch runs as well, and the crossover is the rate at which it
-would be as fast. ``--kept``: figures are added to those of the file, so that networks can be measured one by one; the
-picture is drawn of everything in it.
+time, and by the clock for threads. Against the rate torch runs as well, and the engine twice more, held to events alone
+and to products of all weights alone; where two curves meet is their crossover. Rates are those that the layers really
+have: a layer that feeds itself does not fall below some. ``--kept``: figures are added to those of the file, so that
+networks can be measured one by one; the picture is drawn of everything in it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import simulation_peer
 import torch
-from simulation import Seconds, timed
+from simulation import Seconds, engine, timed
 from simulation_networks import NETWORKS, Drawn
 
 from snncompile.report.table import table
@@ -94,16 +95,22 @@ def _medians(rounds: int, *runs: Callable[[], Any]) -> list[Seconds]:
 
 
 def _rate(name: str, rate: float, rounds: int) -> list[float]:
-    """The rate, ms a sample of the engine and of torch, synaptic operations a sample."""
+    """The rate, ms a sample of the engine and of torch, operations a sample, ms a sample of events alone and of
+    products alone.
+    """
     drawn, samples = _drawn(name, rate), NETWORKS[name][2]
     stimulus = np.array(drawn.stimulus(samples))
     still = stimulus if drawn.spikes else stimulus[:, :1]
     network = simulation_peer.Network(drawn.layers, drawn.weights)
     x = torch.tensor(np.ascontiguousarray(still.swapaxes(0, 1), dtype=np.float32))
-    own = Simulator(drawn.graph(), drawn.target, 1)
-    (mine, _), (theirs, _) = _medians(rounds, lambda: own.run({"input": stimulus}, keep=["out"]), lambda: network(x))
-    meta = own.run({"input": stimulus}, keep=()).meta
-    return [rate, mine / samples * 1e3, theirs / samples * 1e3, sum(meta["operations"].values()) / samples]
+    shown = {"input": stimulus}
+    engines = [engine(drawn.graph(), drawn.target, shown, products) for products in (None, 0.0, math.inf)]
+    found = _medians(rounds, *(lambda own=own: own.run(shown, keep=["out"]) for own in engines), lambda: network(x))
+    mine, events, products, theirs = (cpu / samples * 1e3 for cpu, _ in found)
+    meta = engines[0].run(shown, keep=()).meta
+    neurons = sum(math.prod(drawn.shapes[layer["name"]]) for layer in drawn.layers[:-1])
+    fired = sum(meta["spikes"].values()) / (neurons * samples * drawn.steps)
+    return [fired, mine, theirs, sum(meta["operations"].values()) / samples, events, products]
 
 
 def _steps(name: str, rounds: int) -> list[list[float]]:
@@ -147,13 +154,13 @@ SWEEPS: dict[str, Callable[[str, int], list[list[float]]]] = {
 }
 
 
-def crossover(points: Sequence[Sequence[float]]) -> str:
-    """The rate at which torch is as fast, between the points, where there is one."""
-    for one, other in pairwise(points):
-        before, after = one[1] - one[2], other[1] - other[2]
+def crossover(points: Sequence[Sequence[float]], one: int, other: int) -> str:
+    """The rate from which on column ``other`` is faster than ``one``, between points; or that there is none."""
+    for left, right in pairwise(points):
+        before, after = left[one] - left[other], right[one] - right[other]
         if before < 0 <= after:
-            return f"{one[0] + (other[0] - one[0]) * before / (before - after):.1%}"
-    return f"none up to {points[-1][0]:.0%}" if points[-1][1] < points[-1][2] else "everywhere"
+            return f"{left[0] + (right[0] - left[0]) * before / (before - after):.1%}"
+    return f"none up to {points[-1][0]:.0%}" if points[-1][one] < points[-1][other] else "everywhere"
 
 
 def _tables(found: Found) -> str:
@@ -163,13 +170,16 @@ def _tables(found: Found) -> str:
             if sweep == "rate":
                 rows = [
                     ("engine, ms", *(f"{point[1]:.3g}" for point in points)),
+                    ("events alone", *(f"{point[4]:.3g}" for point in points)),
+                    ("products alone", *(f"{point[5]:.3g}" for point in points)),
                     ("torch, ms", *(f"{point[2]:.3g}" for point in points)),
                     ("ratio", *(f"{point[2] / point[1]:.1f}" for point in points)),
                     ("G operations/s", *(f"{point[3] / point[1] / 1e6:.1f}" for point in points)),
                 ]
                 heads = [name, *(f"{point[0]:.1%}" for point in points)]
                 texts.append(table(heads, rows, right=set(range(1, len(heads)))))
-                texts.append(f"crossover with torch: {crossover(points)}")
+                texts.append(f"products are faster than events: {crossover(points, 4, 5)}")
+                texts.append(f"torch is faster than the engine: {crossover(points, 1, 2)}")
             else:
                 heads = [f"{name}, {sweep}", *(f"{point[0]:g}" for point in points)]
                 rows = [("ms a sample", *(f"{point[1]:.3g}" for point in points))]

@@ -78,7 +78,7 @@ class Compiled:
 def _fed(name: str, values: Array) -> _Fed:
     if values.dtype.kind not in "biu":
         raise Uncarried(f"{name} is given reals")
-    most = largest(values)
+    most = 1 if values.dtype == np.bool_ else largest(values)
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
