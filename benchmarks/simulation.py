@@ -1,14 +1,19 @@
-"""The compiled engine against plain torch and peers, on networks that fire at a rate: who is faster, by how much.
+"""The compiled engine against plain torch, peers and Lava, on networks that fire at a rate: who is faster, by how much.
 
-    python benchmarks/simulation.py [--networks N,..] [--rates R,..] [--steps T,..] [--samples N,..] [--threads N,..]
-                                    [--rounds N] [--peers PYTHON] [--memory N]
+    python benchmarks/simulation.py --peers DIR --lava      the whole table
 
-Networks: ``resnet19``, ``vggsnn``, ``lenet``, ``recurrent`` (``simulation_networks.py``). Torch: float32, evaluation,
-no batch norm left, time merged into the batch, inference mode, as many threads. Both take turns in one process; medians
-of the turns, CPU seconds (both threads' where there are two) and wall seconds. Before it is timed, the engine is held
-against ``run/integer`` to the last bit on one sample. ``--peers``: an interpreter with SpikingJelly or snnTorch; what
-it has runs in a process of its own and takes its turn. ``--memory N``: instead, N samples of each network in batches in
-a process of their own, and the most memory that it ever held.
+    [--networks N,..] [--rates R,..] [--steps T,..] [--samples N,..] [--threads N,..] [--rounds N] [--memory N]
+
+Networks: ``resnet19``, ``vggsnn``, ``vggsnn-narrow``, ``lenet``, ``recurrent`` (``simulation_networks.py``). Torch:
+float32, evaluation, no batch norm left, time merged into the batch, inference mode, as many threads. Everybody takes
+turns; medians of the turns, CPU seconds and wall seconds. Before it is timed, the engine is held against
+``run/integer`` to the last bit on one sample, and peers must read out what torch does.
+
+``--peers``: the folder of an environment with SpikingJelly, snnTorch and onnxruntime at the versions of
+``constraints.txt``, made where it is not there; each runs in a process of its own. ``--lava``: Lava in its own
+interpreter (``make lava``), at 10 %, where it ends within minutes: synapses as sparse matrices, which is the fastest
+that it has, and as its own process of a convolution. ``--memory N``: instead, N samples of each network in batches in a
+process of their own, and the most memory that it ever held.
 """
 
 from __future__ import annotations
@@ -21,22 +26,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import simulation_peer
 import torch
+from peers import environment
+from simulation_lava import OnLava
 from simulation_networks import NETWORKS, Drawn
 
+from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program, save
 from snncompile.report.table import table
+from snncompile.run import compiled
 from snncompile.run.cpu import Simulator
 from snncompile.run.integer import run as run_integer
 from snncompile.target import Target
 
-PEERS = ("spikingjelly", "snntorch")
+PEERS = ("spikingjelly", "snntorch", "onnxruntime")
+NEEDED = ("torch", "spikingjelly", "snntorch", "onnx", "onnxruntime")
+LAVA = {"vggsnn-narrow": (0.1, 1), "lenet": (0.1, 4), "recurrent": (0.1, 4)}  # the rate, and samples of a run
+LAVA_TURNS = 3  # seconds each, with a start of seconds before
 Seconds = tuple[float, float]  # of CPU, of wall
 
 
@@ -49,11 +63,12 @@ def main() -> None:
     own.add_argument("--samples", default="", help="of a run; default: the network's own")
     own.add_argument("--threads", default="1")
     own.add_argument("--rounds", type=int, default=7)
-    own.add_argument("--peers", type=Path, help="an interpreter with SpikingJelly or snnTorch")
+    own.add_argument("--peers", type=Path, metavar="DIR", help="an environment with peers, made where it is not there")
+    own.add_argument("--lava", action="store_true", help="Lava as well")
     own.add_argument("--memory", type=int, default=0, metavar="N")
     given = own.parse_args()
     rows: list[tuple[str, ...]] = []
-    peers = _found(given.peers) if given.peers else ()
+    python = environment(given.peers.absolute(), NEEDED) if given.peers else None
     for name in given.networks.split(","):
         draw, usual, batch = NETWORKS[name]
         for rate in map(float, given.rates.split(",")):
@@ -66,10 +81,11 @@ def main() -> None:
                 for samples in _numbers(given.samples, batch):
                     for threads in _numbers(given.threads, 1):
                         what = (name, f"{rate:.1%}", str(steps), str(samples), str(threads))
-                        rows += _turns(what, drawn, samples, threads, given, peers)
+                        rows += _turns(what, drawn, samples, threads, given, python)
     if rows:
         heads = ["network", "rate", "T", "N", "threads", "who", "CPU ms", "wall ms", "ratio CPU", "ratio wall", "G/s"]
         print(table(heads, rows, right=set(range(1, 11)) - {5}))
+        print("\n" + _ratios(rows))
 
 
 def _numbers(words: str, usual: int) -> list[int]:
@@ -92,28 +108,36 @@ def _equal(name: str, drawn: Drawn) -> None:
 
 
 def _turns(
-    what: tuple[str, ...], drawn: Drawn, samples: int, threads: int, given: argparse.Namespace, peers: tuple[str, ...]
+    what: tuple[str, ...], drawn: Drawn, samples: int, threads: int, given: argparse.Namespace, python: Path | None
 ) -> list[tuple[str, ...]]:
-    """Everyone's medians; the first row is ours, the others say how many times longer they take."""
+    """Everyone's medians, of a sample; the first row is ours, the others say how many times longer they take."""
     torch.set_num_threads(threads)
     stimulus = np.array(drawn.stimulus(samples))
     shown = np.ascontiguousarray((stimulus if drawn.spikes else stimulus[:, :1]).swapaxes(0, 1), dtype=np.float32)
     own = Simulator(drawn.graph(), drawn.target, threads)
     network, x = simulation_peer.Network(drawn.layers, drawn.weights), torch.tensor(shown)
     meta = own.run({"input": stimulus}, keep=["out"]).meta
-    network(x)
-    runs: dict[str, list[Seconds]] = {"snncompile": [], "torch": []} | {peer: [] for peer in peers}
+    answer = float(network(x).abs().mean())
+    peers = PEERS if python else ()
+    rate, few = LAVA.get(what[0], (0.0, 0)) if given.lava else (0.0, 0)
+    kinds = ("sparse",) if what[0] == "recurrent" else ("sparse", "conv")
+    lava = [OnLava(drawn, few, kind) for kind in kinds] if rate == drawn.rate else []
+    runs: dict[str, list[Seconds]] = {"snncompile": [], "torch": []} | {who: [] for who in (*peers, *map(str, lava))}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "network.npz"
-        if peers:
+        processes = {}
+        if python:
             np.savez(file, layers=np.array(json.dumps(drawn.layers)), shown=shown, **drawn.weights)  # type: ignore[arg-type]
-        processes = {peer: _started(given.peers, peer, file, threads) for peer in peers}
-        for _ in range(given.rounds):
-            runs["snncompile"].append(_timed(lambda: own.run({"input": stimulus}, keep=["out"])))
-            runs["torch"].append(_timed(lambda: network(x)))
+            processes = {peer: _started(python, peer, file, threads, answer) for peer in peers}
+        for turn in range(given.rounds):
+            runs["snncompile"].append(timed(lambda: own.run({"input": stimulus}, keep=["out"])))
+            runs["torch"].append(timed(lambda: network(x)))
             for peer, process in processes.items():
                 cpu, wall = _answer(process, "again")
                 runs[peer].append((cpu, wall))
+            if turn < LAVA_TURNS:
+                for other in lava:
+                    runs[str(other)].append((float("nan"), other.run() * samples))
         for process in processes.values():
             assert process.stdin is not None
             process.stdin.close()
@@ -131,6 +155,18 @@ def _turns(
     return rows
 
 
+def _ratios(rows: list[tuple[str, ...]]) -> str:
+    """The same in short: how many times longer than the engine everyone takes (CPU time; Lava: by the clock)."""
+    everyone = list(dict.fromkeys(row[5] for row in rows))
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        ratio = row[6] if row[5] == "snncompile" else row[9] if row[8] == "nan" else row[8]
+        found.setdefault(row[:5], {})[row[5]] = ratio
+    short = [(*what, *(ratios.get(who, "") for who in everyone)) for what, ratios in found.items()]
+    heads = ["network", "rate", "T", "N", "threads", "ms a sample", *everyone[1:]]
+    return table(heads, short, right=set(range(1, len(heads))))
+
+
 def _told(what: tuple[str, ...], drawn: Drawn, meta: Any, samples: int, rows: list[tuple[str, ...]]) -> None:
     """What was measured, as soon as it is, with the rates that the layers really have."""
     rates = [
@@ -142,25 +178,31 @@ def _told(what: tuple[str, ...], drawn: Drawn, meta: Any, samples: int, rows: li
         print("   ", " ".join(row[5:]), file=sys.stderr, flush=True)
 
 
-def _timed(run: Any) -> Seconds:
+def timed(run: Callable[[], Any]) -> Seconds:
+    """CPU and wall seconds of one call."""
     cpu, wall = time.process_time(), time.perf_counter()
     run()
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def _found(python: Path) -> tuple[str, ...]:
-    """The peers that an interpreter can import."""
-    return tuple(
-        peer for peer in PEERS if not subprocess.run([python, "-c", f"import {peer}"], capture_output=True).returncode
-    )
-
-
-def _started(python: Path, peer: str, file: Path, threads: int) -> subprocess.Popen[str]:
+def _started(python: Path, peer: str, file: Path, threads: int, answer: float) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     words = [str(python), simulation_peer.__file__]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    _answer(process, json.dumps({"file": str(file), "peer": peer, "threads": threads}))
+    told = _answer(process, json.dumps({"file": str(file), "peer": peer, "threads": threads}))
+    if abs(told["answer"] - answer) > 1e-3 * abs(answer):
+        raise SystemExit(f"{peer} reads out {told['answer']}, torch {answer}: not the same network")
     return process
+
+
+def engine(graph: Graph, target: Target, stimulus: Mapping[str, Any], products: float | None) -> Simulator:
+    """An engine on one thread, built for such a stimulus: it chooses between events and products of all weights where
+    ``products`` is None, and is held to events by 0, to products (where there are some) by infinity.
+    """
+    own = Simulator(graph, target, 1)
+    with patch.object(compiled, "PRODUCTS", products, create=True):
+        own.run(stimulus, keep=())  # what is chosen stays with what is built here
+    return own
 
 
 def _answer(peer: subprocess.Popen[str], line: str) -> Any:

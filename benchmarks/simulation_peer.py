@@ -1,8 +1,9 @@
-"""A network of ``benchmarks/simulation.py`` in plain torch, SpikingJelly or snnTorch, in a process of its own or not.
+"""A network of ``benchmarks/simulation.py`` in plain torch, SpikingJelly, snnTorch or onnxruntime, in a process of its
+own or not.
 
 Imports torch and NumPy and nothing of ours, so that any environment with a peer runs it. As a program it reads a line
-of JSON (``file``: an ``.npz`` of the network and what it is shown; ``peer``; ``threads``), answers ``{"rates"}``, then
-answers every further line with the CPU and wall seconds of one run.
+of JSON (``file``: an ``.npz`` of the network and what it is shown; ``peer``; ``threads``), answers what the read-out
+says in the mean, then answers every further line with the CPU and wall seconds of one run.
 """
 
 import json
@@ -32,7 +33,8 @@ def spikingjelly(currents, layer):
     from spikingjelly.activation_based import neuron
 
     if "node" not in layer:
-        node = neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=float(layer["threshold"]), v_reset=0.0)
+        above = float(np.nextafter(np.float32(layer["threshold"]), np.float32(np.inf)))  # it fires at its threshold
+        node = neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=above, v_reset=0.0)
         node.step_mode, node.backend = "m", "torch"
         layer["node"] = node.eval()
     jelly.reset_net(layer["node"])
@@ -122,10 +124,15 @@ def main():
     torch.set_num_threads(told["threads"])
     with np.load(told["file"], allow_pickle=False) as content:
         arrays = dict(content)
-    shown = torch.tensor(arrays.pop("shown"))
-    network = Network(json.loads(str(arrays.pop("layers"))), arrays, told["peer"])
+    shown, layers = arrays.pop("shown"), json.loads(str(arrays.pop("layers")))
+    if told["peer"] == "onnxruntime":
+        from simulation_onnx import Network as Exchanged
+
+        network = Exchanged(layers, arrays, shown, told["threads"])
+    else:
+        network, shown = Network(layers, arrays, told["peer"]), torch.tensor(shown)
     answer = network(shown)
-    print(json.dumps({"answer": float(answer.abs().mean())}), flush=True)
+    print(json.dumps({"answer": float(abs(answer).mean())}), flush=True)
     for _ in sys.stdin:
         cpu, wall = time.process_time(), time.perf_counter()
         network(shown)

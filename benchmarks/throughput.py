@@ -18,11 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
 
 import torch
+from peers import environment
 from torch import nn
 
 from snncompile.recipe import Recipe
@@ -32,9 +32,6 @@ from snncompile.train.loop import set_threads
 from snncompile.train.losses import tet_loss
 from snncompile.train.networks import Network
 from snncompile.train.neurons import Spiking
-
-VERSIONS = ("torch==2.13.0", "spikingjelly==2.0.0")
-CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 
 
 def main() -> int:
@@ -50,7 +47,7 @@ def main() -> int:
     torch.set_num_threads(given.threads)
     rows, slower = [], False
     with tempfile.TemporaryDirectory() as scratch:
-        python = _peers(given.peers or Path(scratch) / "peers")
+        python = environment(given.peers or Path(scratch) / "peers", ("torch", "spikingjelly"))
         for name in given.recipes:
             mine, theirs = _compared(Recipe.load(name), python, Path(scratch), given)
             batch = Recipe.load(name).training.batch
@@ -148,18 +145,6 @@ def _layers(network: Network) -> list[list[Any]]:
             case _:
                 raise SystemExit(f"{step.name}: the benchmark has no {type(module).__name__}")
     return layers
-
-
-def _peers(folder: Path) -> Path:
-    """The interpreter of an environment that has SpikingJelly."""
-    python = folder / "bin" / "python"
-    if not python.is_file():
-        print(f"installing {', '.join(VERSIONS)} into {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True)
-        for version in VERSIONS:  # torch first and alone: resolved together, a larger build may be chosen
-            words = [str(python), "-m", "pip", "install", "-qq", "-c", str(CONSTRAINTS), version]
-            subprocess.run(words, check=True)
-    return python
 
 
 if __name__ == "__main__":

@@ -12,19 +12,22 @@ from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
-from snncompile.commands.sharded import Work
 from snncompile.commands.traces import save_trace
 from snncompile.compile import shown
 from snncompile.errors import ReadError
 from snncompile.ir.ops import Input, Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
-from snncompile.run.parts import wholes
+from snncompile.run.cpu import chosen_threads
+from snncompile.run.parts import merged, wholes
+from snncompile.run.shards import Shards
 from snncompile.run.stimulus import Given
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
 from snncompile.train.encoders import draws
 from snncompile.train.progress import Progress
+from snncompile.train.set_batches import NirBatches, SetBatches, nir_batches, set_batches
 from snncompile.train.streamed import Streamed, streamed
+from snncompile.verify import all_answers
 
 Opened = Trained | Imported | Exchanged | Bundle
 
@@ -56,21 +59,23 @@ def run(options: argparse.Namespace) -> int:
     found: list[dict[str, Array]] = []
     kept: list[Trace] = []
     start, done = time.monotonic(), 0
-    work = Work(graph, target, steps, None if options.trace else readouts)
+    work = Shards(graph, target, steps, None if options.trace else readouts, reals=True)
+    threads = max(1, chosen_threads(None) // options.jobs)
     with Progress(len(x)) as progress:
-        for part in work.parts(x) if options.jobs == 1 else work.shared(x, options.jobs):
-            for name, spikes in part.spikes.items():
+        for part in work.here(x) if options.jobs == 1 else work.over(x, options.jobs, threads=threads):
+            trace = merged(graph, part.trace)
+            for name, spikes in trace.meta["spikes"].items():
                 counts[name] += spikes
-            found.append(part.answers)
-            if part.trace is not None:
-                kept.append(part.trace)
+            found.append(all_answers(graph, trace))
+            if options.trace:
+                kept.append(trace)
             done += part.samples
             if not options.quiet:
                 progress.update(done, f"simulate {target.name}")
     seconds = time.monotonic() - start
     if options.trace:
         dt = model.found.dt if isinstance(model, Exchanged) else None
-        assert not isinstance(x, Streamed)
+        assert not isinstance(x, Streamed | SetBatches | NirBatches)
         save_trace(Path(options.trace), joined(kept), dt, shown(graph, x, steps))
     samples = len(x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
@@ -101,18 +106,32 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Streamed, Array | None, str]:
-    """The data, their labels and their name: from a file batch by batch, where the network takes it as it is."""
-    if options.data and not options.trace and (found := _streamed(model, options.data)) is not None:
+def _samples(
+    model: Opened, options: argparse.Namespace
+) -> tuple[Given | Streamed | SetBatches | NirBatches, Array | None, str]:
+    """The data, their labels and their name: batch by batch, where the network takes them as they are."""
+    found = _streamed(model, options) if options.data and not options.trace else None
+    if found is not None:
         return found, found.y, options.data
     data = chosen_data(model, options)
     return data.x, data.labels, data.name
 
 
-def _streamed(model: Opened, spec: str) -> Streamed | None:
+def _streamed(model: Opened, options: argparse.Namespace) -> Streamed | SetBatches | NirBatches | None:
+    spec, root = options.data, options.data_root
     if isinstance(model, Imported | Exchanged):  # the steps of their samples are those of the data
         return None
     if isinstance(model, Bundle) and not model.manifest.get("recipe"):
-        shapes = [op.shape for op in model.program.graph.nodes.values() if isinstance(op, Input)]
-        return streamed(spec, shapes[0], model.program.steps) if len(shapes) == 1 else None
-    return None if draws(model.recipe) else streamed(spec, model.recipe.input, model.recipe.steps)
+        shapes = {name: op.shape for name, op in model.program.graph.nodes.items() if isinstance(op, Input)}
+        recipe, steps = None, model.program.steps
+        if len(shapes) != 1:
+            return None
+        ((node, shape),) = shapes.items()
+    else:
+        recipe, node = model.recipe, "input"
+        shape, steps = recipe.input, recipe.steps
+    if (found := set_batches(spec, root, recipe, shape, steps)) is not None:
+        return found
+    if recipe is not None and draws(recipe):
+        return None
+    return nir_batches(spec, node, shape, steps) or streamed(spec, shape, steps)

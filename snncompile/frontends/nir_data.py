@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,31 @@ def read_input(path: Path, node: str, dt: float | None, steps: int | None) -> Ar
     It is that of the only node in the file, or of the one called ``node``. ``dt``: the step of the network; without
     one, a sample is cut into ``steps``. A grid of dt = 1 counts steps. Raises ``ReadError``.
     """
+    return seen_input(path, node, dt, steps).samples(0, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What is shown to a network, on the grid of its steps where it is asked for."""
+
+    observable: Observable
+    dt: float
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.observable.values if isinstance(self.observable, Gridded) else self.observable.neuron)
+
+    def samples(self, first: int, last: int | None) -> Array:
+        """Samples [first, last) as ``[samples, steps, neurons]``. Raises ``ReadError``."""
+        seen = self.observable
+        if isinstance(seen, Gridded):
+            return seen.values[first:last]
+        few = replace(seen, **{name: getattr(seen, name)[first:last] for name in ("neuron", "time", "value")})
+        return on_grid(few, self.dt, self.where)
+
+
+def seen_input(path: Path, node: str, dt: float | None, steps: int | None) -> Seen:
+    """``read_input``, before events are on a grid, which may be far larger than they are."""
     where = str(path)
     nodes = read_data(path).nodes
     name = _only(nodes, node, where, "nodes")
@@ -100,13 +125,13 @@ def read_input(path: Path, node: str, dt: float | None, steps: int | None) -> Ar
     if isinstance(seen, Gridded):
         if dt is not None and seen.dt != 1.0 and abs(seen.dt / dt - 1.0) > CLOSE:
             raise ReadError(f"its steps are {seen.dt:g}, those of the network {dt:g}", where=place)
-        return seen.values
+        return Seen(seen, seen.dt, place)
     if dt is None and steps is not None:
         dt = seen.duration / steps
     if dt is None:
         remedy = "put them on a grid: to_time_gridded"
         raise ReadError("holds events, and nothing says how long a step is", where=place, remedy=remedy)
-    return on_grid(seen, dt, place)
+    return Seen(seen, dt, place)
 
 
 def on_grid(events: Events, dt: float, where: str) -> Array:

@@ -39,6 +39,10 @@ class Graph:
             if edge.delay < 0:
                 raise GraphError(f"negative delay {edge.delay}", where=f"edge {edge.source} -> {edge.target}")
 
+    def __reduce__(self) -> tuple[type[Graph], tuple[dict[str, Op], tuple[Edge, ...]]]:
+        """As it was made, for other processes: the view of the nodes does not travel."""
+        return Graph, (dict(self.nodes), self.edges)
+
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} nodes, {len(self.edges)} edges)"
 

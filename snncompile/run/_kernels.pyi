@@ -32,7 +32,9 @@ class Engine:
         rules: dict[str, Any],
         parameters: list[NDArray[Any]],
     ) -> int: ...
-    def connect(self, population: int, given: dict[str, Any], weights: NDArray[Any]) -> None: ...
+    def connect(
+        self, population: int, given: dict[str, Any], weights: NDArray[Any], reach: NDArray[Any] | None
+    ) -> None: ...
     def run(
         self,
         given: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None, bool]],

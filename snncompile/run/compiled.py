@@ -16,10 +16,11 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from snncompile.errors import ToolError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Neuron, Pool, Readout
+from snncompile.ir.ops import Input, Neuron, Pool, Readout, Size
 from snncompile.ir.shapes import shapes
-from snncompile.run import _kernels
+from snncompile.run import _kernels, linear
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.ranges import largest, rules
 from snncompile.run.steps import check_stimulus, latency, phase_of
@@ -83,7 +84,7 @@ class Compiled:
 def _fed(name: str, values: Array) -> _Fed:
     if values.dtype.kind not in "biu":
         raise Uncarried(f"{name} is given reals")
-    most = int(values.any()) if values.dtype == np.bool_ else largest(values)
+    most = 1 if values.dtype == np.bool_ else largest(values)
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
@@ -106,7 +107,8 @@ class _Ready:
             grid = Grid.of(plan.extent[name])
             self.signals[name] = self.engine.signal(grid.height, grid.width, grid.channels)
         self.lists: dict[object, int] = {}
-        self.labels: list[tuple[str, int, int]] = []  # weights, population, its connection
+        self.pooled: dict[tuple[str, Pool], int] = {}  # graded inputs behind a pool, as inputs of their own
+        self.labels: list[tuple[str, int, int, int]] = []  # weights, their groups, population, its connection
         for index, name in enumerate(plan.populations):
             self._population(index, name, [way for way in plan.ways if way.target == name])
         numbers = sum(int(np.prod(plan.extent[name])) for name in self.signals) * self.machine_steps
@@ -128,7 +130,7 @@ class _Ready:
         )
         for place, way in enumerate(into):
             self._connect(index, way, tile)
-            self.labels.append((way.name, index, place))
+            self.labels.append((way.name, way.groups, index, place))
 
     def _parameters(self, name: str, grid: Grid) -> list[Array]:
         machine, op = self.plan.machine, self.plan.graph.nodes[name]
@@ -144,12 +146,10 @@ class _Ready:
 
     def _connect(self, population: int, way: Way, tile: int) -> None:
         spikes = way.source not in self.fed or self.fed[way.source].spikes
-        if not spikes and way.pool is not None:
-            raise Uncarried(f"{way.name} pools graded values")
         form, shift, flush = _form(way, tile, spikes=spikes)
         given = {
             "form": form,
-            "source": self.signals[way.source],
+            "source": self.signals[way.source] if spikes or way.pool is None else self._pooled(way, way.pool),
             "events": self._lists(way) if spikes and form != ONE_TO_ONE else -1,
             "delay": way.delay if self.plan.stepwise else self.plan._logical_delay(way),
             "shift": shift,
@@ -158,9 +158,19 @@ class _Ready:
             "stride": way.stride,
             "padding": way.padding,
             "dilation": way.dilation,
-            "matrix": form in (BYTES, SHORTS) and _multiplies(way, shift),
+            "matrix": form in (BYTES, SHORTS) and way.reach is None and _multiplies(way, shift),
         }
-        self.engine.connect(population, given, np.ascontiguousarray(way.weights >> shift))
+        self.engine.connect(population, given, np.ascontiguousarray(way.weights >> shift), way.reach)
+
+    def _pooled(self, way: Way, pool: Pool) -> int:
+        """The signal of what a pool makes of a graded input; ``run`` computes it."""
+        most = self.fed[way.source].most * (int(np.prod(pool.kernel)) if pool.kind == "sum" else 1)
+        if most > LARGEST_VALUE:
+            raise Uncarried(f"{way.name} sums values beyond 32 bits")
+        if (way.source, pool) not in self.pooled:
+            grid = way.grid
+            self.pooled[way.source, pool] = self.engine.signal(grid.height, grid.width, grid.channels)
+        return self.pooled[way.source, pool]
 
     def _lists(self, way: Way) -> int:
         """The lists of events that a way reads, made once for all that read the same."""
@@ -181,8 +191,8 @@ class _Ready:
     def _batch(self, samples: int, threads: int) -> int:
         """Samples that run together: what memory allows, all batches about alike, and as many for every thread."""
         most = max(1, min(MOST_SAMPLES * threads, self.most))
-        alike = -(-samples // -(-samples // most))
-        return alike if alike < threads else -(-alike // threads) * threads
+        alike = -(-samples // max(1, -(-samples // most)))
+        return max(1, alike) if alike < threads else -(-alike // threads) * threads
 
     def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None, samples: int, threads: int) -> Trace:
         plan = self.plan
@@ -194,6 +204,10 @@ class _Ready:
             spikes = np.ascontiguousarray(bits, dtype=np.uint8) if fed.spikes else None
             numbers = None if fed.spikes else np.ascontiguousarray(shown, dtype=np.int32)
             given.append((self.signals[name], spikes, numbers, fed.constant))
+            for (source, pool), signal in self.pooled.items():
+                if source == name:
+                    flat = linear.pool(shown.reshape(-1, *shown.shape[2:]), pool.kind, *_window(pool))
+                    given.append((signal, None, np.ascontiguousarray(flat, dtype=np.int32), fed.constant))
         fired: dict[str, Array] = {}
         potentials: dict[str, Array] = {}
         kept: list[tuple[int, Array | None, Array | None]] = []
@@ -207,11 +221,26 @@ class _Ready:
             view = fired[name].view(np.uint8) if name in fired else None
             kept.append((plan.populations.index(name), view, potentials[name]))
         batch = self._batch(samples, threads)
-        self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, batch, threads)
+        try:
+            self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, batch, threads)
+        except MemoryError as error:
+            raise ToolError(
+                "the memory of this machine does not hold it",
+                where="simulate",
+                why=f"{min(batch, samples)} samples of {self.machine_steps} steps run together",
+                remedy="keep fewer populations, or give fewer steps",
+            ) from error
+        except RuntimeError as error:  # no more threads, or whatever the system refuses
+            raise ToolError(f"the engine ended: {error}", where="simulate", remedy="try fewer threads") from error
         counts = dict(zip(plan.populations, self.engine.fired, strict=True))
         operations: dict[str, int] = {}
-        for label, population, place in self.labels:
-            operations[label] = operations.get(label, 0) + self.engine.operations(population, place)
+        once: dict[str, int] = {}  # weights that feed several populations are the same synapses
+        for label, groups, population, place in self.labels:
+            if once.setdefault(label, population) != population:
+                continue
+            # the engine counts every channel of the target; an event reaches those of its group
+            counted = self.engine.operations(population, place) // groups
+            operations[label] = operations.get(label, 0) + counted
         meta = {
             "steps": self.steps,
             "latency": latency(plan.graph),
@@ -220,6 +249,10 @@ class _Ready:
             "operations": operations,
         }
         return Trace(fired, potentials, meta)
+
+
+def _window(pool: Pool) -> tuple[Size, Size, Size]:
+    return pool.kernel, pool.stride, pool.padding
 
 
 def _tile(channels: int, widest: int) -> int:

@@ -78,8 +78,8 @@ class Simulator:
     A ``Program`` brings its steps and the name of its target; a sheet of one's own is given as ``target``.
 
     Neurons and read-outs, with all their parameters, delays, phases and loops, run on the compiled engine. Populations
-    that are not LIF (``SigmaDelta``, ``Resonator``), read-outs that feed populations, maxima over sums or over graded
-    values, and numbers that 64 bits do not hold run on ``run/integer`` itself.
+    that are not LIF (``SigmaDelta``, ``Resonator``), read-outs that feed populations, maxima over sums or behind other
+    ops, and numbers that 64 bits do not hold run on ``run/integer`` itself.
     """
 
     def __init__(self, graph: Graph | Program, target: Target | None = None, threads: int | None = None) -> None:

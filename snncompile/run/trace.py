@@ -67,11 +67,14 @@ class Trace:
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
-    """Traces of consecutive samples as one."""
+    """Traces of consecutive samples as one; spikes and operations that were counted are added."""
+    meta = dict(traces[0].meta)
+    for what in {"spikes", "operations"} & meta.keys():
+        meta[what] = {name: sum(trace.meta[what][name] for trace in traces) for name in meta[what]}
     return Trace(
         {name: np.concatenate([trace.spikes[name] for trace in traces]) for name in traces[0].spikes},
         {name: np.concatenate([trace.potentials[name] for trace in traces]) for name in traces[0].potentials},
-        traces[0].meta,
+        meta,
     )
 
 

@@ -8,7 +8,7 @@ linear ops, the matrix that it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Output, Pool, Readout, Scale, Shape
 from snncompile.ir.shapes import shapes
+from snncompile.run import linear
 from snncompile.run.integer import IntegerGraph
 
 Array = NDArray[Any]
@@ -59,6 +60,9 @@ class Way:
 
     ``weights``: integers [target pixel, or 1, ky kx channel, target channel], or for ``one_to_one``
     [pixel, or 1, 1, channel]. ``grid``: what the kernel moves over, the source or what the pool makes of it.
+
+    Weights that stand for no synapse are zeros: those between the ``groups`` of a convolution, where an event reaches
+    one channel in so many, and those of a matrix, where ``reach`` [pixel channel] says how many neurons it reaches.
     """
 
     name: str
@@ -73,6 +77,8 @@ class Way:
     dilation: Pair = (1, 1)
     pool: Pool | None = None
     one_to_one: bool = False
+    groups: int = 1
+    reach: Array | None = None
 
 
 def ways(machine: IntegerGraph) -> list[Way]:
@@ -143,11 +149,14 @@ def _way(
             padding=pair(last.padding, 0),
             dilation=pair(last.dilation, 1),
             pool=first,
+            groups=last.groups,
         )
+    reach = None
     if isinstance(last, Dense):
         matrix = machine.weights[rest[0]]
     else:
         matrix = _matrix(machine, rest, shape, after)
+        reach = _reached(machine, rest, shape).reshape(grid.channels, grid.pixels).T
     weights = matrix.reshape(end.channels, end.pixels, grid.channels, grid.pixels).transpose(1, 3, 2, 0)
     return Way(
         **common,
@@ -156,6 +165,7 @@ def _way(
         kernel=(grid.height, grid.width),
         stride=(0, 0),
         pool=first,
+        reach=None if reach is None else np.ascontiguousarray(reach).reshape(-1),
     )
 
 
@@ -191,10 +201,35 @@ def _matrix(machine: IntegerGraph, chain: Sequence[str], before: Shape, after: S
     size = prod(before)
     if size * prod(after) > LARGEST_MATRIX:
         raise Uncarried(f"{' -> '.join(chain) or 'an identity'} is no matrix that fits")
-    values: Array = np.eye(size, dtype=np.int64).reshape(size, *before)
-    for name in chain:
+    return _through(machine, chain, np.eye(size, dtype=np.int64).reshape(size, *before), machine.linear).T
+
+
+def _reached(machine: IntegerGraph, chain: Sequence[str], before: Shape) -> Array:
+    """How many neurons each number reaches through a chain, over synapses of any weight, zero included."""
+
+    def connected(name: str, values: Array) -> Array:
         op = machine.graph.nodes[name]
-        arriving = machine.graph.into(name)[0].source
-        values = values.reshape(size, *shapes(machine.graph)[arriving])
-        values = machine.linear(name, values) if not isinstance(op, Output) else values
-    return values.reshape(size, -1).T
+        match op:
+            case Dense():
+                found = linear.dense(values, np.ones_like(machine.weights[name]))
+            case Conv():
+                ones = np.ones_like(machine.weights[name])
+                found = linear.conv(values, ones, op.stride, op.padding, op.dilation, op.groups, op.spread)
+            case Scale():
+                return values
+            case _:
+                found = machine.linear(name, values)
+        return np.minimum(found, 1)
+
+    size = prod(before)
+    every = np.eye(size, dtype=np.int64).reshape(size, *before)
+    return np.asarray(_through(machine, chain, every, connected).sum(axis=1))
+
+
+def _through(machine: IntegerGraph, chain: Sequence[str], values: Array, step: Callable[[str, Array], Array]) -> Array:
+    """What a chain makes of vectors [vector, *shape], as [vector, number]."""
+    size, extent = len(values), shapes(machine.graph)
+    for name in chain:
+        values = values.reshape(size, *extent[machine.graph.into(name)[0].source])
+        values = step(name, values)
+    return values.reshape(size, -1)

@@ -107,6 +107,7 @@ def load(
     settings: DataSettings | None = None,
     dt: float | None = None,
     node: str = "input",
+    held: bool = True,
 ) -> Split:
     """Reads ``NAME[:split[:count]]`` (split: train or test, default test) or a file ``x.npz[:count]``, ``.npy``, or
     ``.nir`` (NIR data).
@@ -121,6 +122,7 @@ def load(
         settings: how recordings are cut, where that is not by equal time; its ``most`` is then the one that counts.
         dt: the length of a step, where the network says one: that of NIR data must be the same.
         node: whose data are read, where NIR data hold those of several.
+        held: whether what fits into memory is there; without, samples of a data set are made when they are indexed.
 
     Raises:
         ReadError: no such data, not where it should be, truncated, of another format or shape.
@@ -142,7 +144,7 @@ def load(
         raise ReadError(f"no split {split!r}", where=spec, remedy="train or test, as in fashion-mnist:test:256")
     number = _count(spec, count)
     if name in EVENT_SETS:
-        found = _recorded(name, root, split, number, shape, _cut(spec, steps, most, settings))
+        found = _recorded(name, root, split, number, shape, _cut(spec, steps, most, settings), held=held)
     elif name == "imagenet":
         if shape is None or len(shape) != 3:
             raise ReadError("needs the network's input shape", where=spec, why="photographs are cut to it")
@@ -150,7 +152,8 @@ def load(
         found = Split(name, split, photos, labels, True, classes)
     else:
         pixels, labels = images(name, root, split)
-        x = _scaled(pixels[:number], 16.0 if name == "digits" else 255.0)
+        pixels, white = pixels[:number], 16.0 if name == "digits" else 255.0
+        x = _scaled(pixels, white) if held else _scaled_later(pixels, white)
         found = Split(name, split, x, labels[:number], True, CLASSES[name])
     expected = found.x.shape[1:] if found.static else found.x.shape[2:]
     if shape is not None and tuple(shape) != expected:
@@ -158,11 +161,13 @@ def load(
     return found
 
 
-def load_for(recipe: Recipe, spec: str, root: Path | None = None, steps: int | None = None) -> Split:
+def load_for(
+    recipe: Recipe, spec: str, root: Path | None = None, steps: int | None = None, *, held: bool = True
+) -> Split:
     """``load`` as the network of a recipe sees it: its input shape, its steps, its normalisation, its augmentation.
 
     ``spec`` may also be ``train`` or ``test``: that split of the recipe's own data set. Files are taken as they are.
-    ``steps`` are those of the recipe, unless a stage of its training has others.
+    ``steps`` are those of the recipe, unless a stage of its training has others. ``held`` as in ``load``.
     """
     own = spec.partition(":")[0] in SPLITS
     settings = recipe.data
@@ -175,6 +180,7 @@ def load_for(recipe: Recipe, spec: str, root: Path | None = None, steps: int | N
         steps=steps or recipe.steps,
         most=settings.most or 1,
         settings=settings if similar else None,
+        held=held,
     )
     if found.name != settings.name:
         return found
@@ -192,6 +198,12 @@ def load_for(recipe: Recipe, spec: str, root: Path | None = None, steps: int | N
 
 def _scaled(pixels: NDArray[np.uint8], white: float) -> NDArray[np.float32]:
     return np.ascontiguousarray(pixels, np.float32) / np.float32(white)
+
+
+def _scaled_later(pixels: NDArray[np.uint8], white: float) -> Decoded:
+    """``_scaled``, an image when it is asked for: a quarter of the memory."""
+    identity = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+    return Decoded(len(pixels), pixels.shape[1:], np.float32, lambda at, _: _scaled(pixels[at], white), identity)
 
 
 def _count(spec: str, text: str | None) -> int | None:
@@ -214,7 +226,7 @@ def _cut(spec: str, steps: int | None, most: int, settings: DataSettings | None)
 
 
 def _recorded(
-    name: str, root: Path | None, split: str, count: int | None, shape: Sequence[int] | None, cut: Cut
+    name: str, root: Path | None, split: str, count: int | None, shape: Sequence[int] | None, cut: Cut, *, held: bool
 ) -> Split:
     folder = folder_of(name, root)
     if name == "cifar10-dvs" and not (folder / CLASSES[name][0]).is_dir():
@@ -223,7 +235,8 @@ def _recorded(
     extent = (shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
     listed = recordings(name, folder, split, CLASSES[name])[:count]
     labels = np.array([one.label for one in listed], np.int64)
-    return Split(name, split, gathered(framed(name, listed, cut, extent)), labels, False, CLASSES[name])
+    frames = framed(name, listed, cut, extent)
+    return Split(name, split, gathered(frames) if held else frames, labels, False, CLASSES[name])
 
 
 def _frames(name: str, folder: Path, split: str, steps: int, most: int) -> tuple[NDArray[np.uint8], Labels]:

@@ -47,14 +47,18 @@ class Decoded:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return self.at(np.arange(len(self))).astype(dtype or self.dtype, copy=False)
 
+    def once(self, indices: Array, drawn: Sequence[np.random.Generator] | None = None) -> Array:
+        """The samples of these indices, as ``at`` gives them; none is kept."""
+        generators: Sequence[Any] = drawn if drawn and self.drawn else [None] * len(indices)
+        found = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        for place, (index, generator) in enumerate(zip(indices, generators, strict=True)):
+            found[place] = self.decode(int(index), generator)
+        return found
+
     def at(self, indices: Array, drawn: Sequence[np.random.Generator] | None = None) -> Array:
         """The samples of these indices; ``drawn`` has a generator for each, where training draws."""
         if not len(self._known):
-            generators: Sequence[Any] = drawn if drawn and self.drawn else [None] * len(indices)
-            found = np.empty((len(indices), *self.shape[1:]), self.dtype)
-            for place, (index, generator) in enumerate(zip(indices, generators, strict=True)):
-                found[place] = self.decode(int(index), generator)
-            return found
+            return self.once(indices, drawn)
         if self._kept is None:
             self._kept = np.empty(self.shape, self.dtype)
         for index in indices:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 
 from snncompile.cli import main
-from snncompile.commands import sharded, simulate
+from snncompile.commands import simulate
+from snncompile.run import cpu, shards
 from snncompile.train import streamed as streams
 from snncompile.train.data import load
 from snncompile.train.streamed import streamed
@@ -57,7 +61,7 @@ def test_a_streamed_file_answers_as_the_data_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}")
-    monkeypatch.setattr(sharded, "BATCH", 10)
+    monkeypatch.setattr(shards, "BATCH", 10)
     monkeypatch.setattr(simulate, "chosen_data", lambda *_: pytest.fail("the file was read whole"))
     found = simulated(capfd, saved, "--data", files[name])
     assert found["samples"] == SAMPLES
@@ -79,6 +83,24 @@ def test_processes_change_nothing(
 def test_processes_change_nothing_of_a_data_set(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
     one = simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}")
     assert simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}", "-j", 2) == one
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_data_set_is_made_batch_by_batch(
+    jobs: int, saved: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}")
+    trace = Path(saved.parent / "whole.npz")
+    whole = simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}", "--trace", trace)  # keeps, so reads, everything
+    trace.unlink()
+    assert (found["answers"], found["spikes"], found["accuracy"]) == (
+        whole["answers"],
+        whole["spikes"],
+        whole["accuracy"],
+    )
+    monkeypatch.setattr(shards, "BATCH", 10)
+    monkeypatch.setattr(simulate, "chosen_data", lambda *_: pytest.fail("the set was read whole"))
+    assert simulated(capfd, saved, "--data", f"digits:test:{SAMPLES}", "--jobs", jobs) == found
 
 
 def test_no_more_than_a_batch_is_read(files: dict[str, Path], digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +163,7 @@ def test_without_joblib(saved: Path, refused: Callable[..., str], monkeypatch: p
 def test_an_interrupt_ends_it(
     saved: Path, files: dict[str, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharded, "BATCH", 10)
+    monkeypatch.setattr(shards, "BATCH", 10)
     runs: list[int] = []
 
     def interrupted(self: Any, stimulus: Any, keep: Any = None) -> Any:
@@ -150,9 +172,34 @@ def test_an_interrupt_ends_it(
             raise KeyboardInterrupt
         return run(self, stimulus, keep)
 
-    run = sharded.Simulator.run
-    monkeypatch.setattr(sharded.Simulator, "run", interrupted)
+    run = shards.Simulator.run
+    monkeypatch.setattr(shards.Simulator, "run", interrupted)
     assert main(["simulate", str(saved), "--data", str(files["stored"]), "-q"]) == 130
     said = capfd.readouterr()
     assert said.out == ""
+    assert "interrupted" in said.err
+
+
+@pytest.mark.skipif(not cpu.KERNELS, reason="NumPy is interrupted between its own calls")
+def test_ctrl_c_ends_a_run_that_goes_on(
+    saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real signal, in the middle of a batch of many samples."""
+    np.save(tmp_path / "many.npy", np.random.default_rng(0).random((300_000, *SHAPE)) < 0.5)
+    monkeypatch.setattr(shards, "BATCH", 300_000)
+    run = shards.Simulator.run
+
+    def later(self: Any, stimulus: Any, keep: Any = None) -> Any:
+        stop = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        stop.start()
+        found = run(self, stimulus, keep)
+        pytest.fail("it ran to its end")
+        return found
+
+    monkeypatch.setattr(shards.Simulator, "run", later)
+    monkeypatch.setattr(shards, "encoded", lambda graph, given: {name: x.astype(np.int8) for name, x in given.items()})
+    assert main(["simulate", str(saved), "--data", str(tmp_path / "many.npy"), "-q"]) == 130
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
     assert "interrupted" in said.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from snncompile.ir.shapes import shapes, signals
 from snncompile.ir.signals import Analog, Count, Fixed, Signed, Spike, is_event
 from snncompile.ir.text import to_text
 from snncompile.run import reference
-from tests.graphs import Array, Case, fixed_cases, read_cases
+from tests.graphs import Array, Case, fixed_case, fixed_cases, read_cases
 
 
 def chain(*ops: Op, shape: tuple[int, ...] = (2,), signal: Any = None) -> Graph:
@@ -218,3 +220,12 @@ def test_sums_of_signals(one: Any, other: Any, carried: Any) -> None:
 def test_events_cost_additions() -> None:
     assert [is_event(s) for s in (Spike(), Count(2), Signed(), Analog(), Fixed(8))] == [True, True, True, False, False]
     assert Fixed(8).most == 127
+
+
+def test_a_graph_travels_to_other_processes_and_stays_what_it_is() -> None:
+    graph = fixed_case(Random(3), delays=True).graph
+    assert graph.order  # what was found out of it does not travel along
+    found = pickle.loads(pickle.dumps(graph))
+    assert to_text(found) == to_text(graph)
+    with pytest.raises(TypeError):
+        found.nodes["new"] = Output()  # type: ignore[index]

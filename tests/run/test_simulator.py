@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from snncompile.energy import count
 from snncompile.errors import GraphError, ToolError
 from snncompile.fixed import FixedPoint
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Dense, Input, Neuron, Output, Pool, Readout, To
+from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Output, Pool, Readout, To
 from snncompile.ir.signals import Fixed, Signal, Spike
 from snncompile.ir.store import Program
 from snncompile.run import cpu, integer
@@ -50,6 +51,26 @@ def network(signal: Signal | None = None) -> Graph:
     }
     names = list(nodes)
     return Graph(nodes, tuple(Edge(one, other) for one, other in pairwise(names)))
+
+
+def pooled(signal: Signal, kind: Literal["sum", "max"], stride: int, padding: int) -> Graph:
+    """An input behind a pool: two populations that read it through the same pool, one through none."""
+    source = np.random.default_rng(8)
+    pool = Pool(kind, (3, 2), (stride, stride), (padding, padding))
+    lif = network().nodes["lif1"]
+    assert isinstance(lif, Neuron)
+    nodes: dict[str, Op] = {"input": Input((2, 6, 6), signal), "pool": pool}
+    height, width = (6 + 2 * padding - 3) // stride + 1, (6 + 2 * padding - 2) // stride + 1
+    nodes |= {
+        "conv": Conv(FixedPoint(source.integers(-60, 100, (33, 2, 2, 2))), None, (1, 1), (0, 0)),
+        "one": replace(lif, shape=(33, height - 1, width - 1)),
+        "dense": Dense(FixedPoint(source.integers(-60, 100, (4, 2 * height * width)))),
+        "two": replace(lif, shape=(4,)),
+        "rest": Dense(FixedPoint(source.integers(-60, 100, (4, 72)))),
+        "end": Output(),
+    }
+    ways = (("input", "pool", "conv", "one"), ("pool", "dense", "two", "end"), ("input", "rest", "two"))
+    return Graph(nodes, tuple(Edge(*pair) for way in ways for pair in pairwise(way)))
 
 
 def spikes(samples: int = 6) -> np.ndarray[Any, Any]:
@@ -137,6 +158,37 @@ def test_reals_are_encoded_and_integers_are_not() -> None:
     simulator = Simulator(Program(graph, "fixed", "onnx", STEPS))
     equal(simulator(values), expected)
     equal(simulator(values * 0.25 + 0.05), expected)
+
+
+@compiled
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize("kind", ["sum", "max"])
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1)])
+@pytest.mark.parametrize("kernels", cpu.KERNELS)
+def test_graded_inputs_behind_a_pool_run_on_the_engine(
+    kernels: str, stride: int, padding: int, kind: Literal["sum", "max"], still: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cpu.KERNELS_VARIABLE, kernels)
+    graph = pooled(Fixed(8), kind, stride, padding)
+    values = np.random.default_rng(9).integers(-127, 128, (3, STEPS, 2, 6, 6))
+    if still:
+        values[:] = values[:, :1]
+    simulator = Simulator(graph, TARGET)
+    found, expected = simulator.run({"input": values}), integer.run(graph, {"input": values}, TARGET)
+    assert simulator.uncarried == ""
+    assert first_divergence(found, expected, ("one", "two")) is None
+    for name, potentials in expected.potentials.items():
+        np.testing.assert_array_equal(found.potentials[name], potentials)
+
+
+@compiled
+def test_sums_of_graded_inputs_beyond_32_bits_run_on_integer() -> None:
+    graph = pooled(Fixed(32), "sum", 1, 0)
+    values = np.full((1, STEPS, 2, 6, 6), 2**30)
+    simulator = Simulator(graph, TARGET)
+    found, expected = simulator.run({"input": values}), integer.run(graph, {"input": values}, TARGET)
+    assert "32 bits" in simulator.uncarried
+    assert first_divergence(found, expected, ("one", "two")) is None
 
 
 def test_what_it_cannot_be_shown_is_refused() -> None:

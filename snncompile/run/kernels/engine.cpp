@@ -14,6 +14,7 @@ namespace snn {
 uint8_t *Memory::reserve(size_t bytes) {
     if (bytes > size_) {
         data_.reset();
+        size_ = 0;  // nothing, should there be no memory
         const size_t whole = (bytes + bytes / 4 + 127) / 64 * 64;
         void *memory = nullptr;
         if (posix_memalign(&memory, 64, whole)) throw std::bad_alloc();
@@ -87,7 +88,8 @@ int Engine::population(int signal, int tile, bool wide, bool readout, int phase,
     return static_cast<int>(populations_.size()) - 1;
 }
 
-void Engine::connect(int population, Connection way, const Weights &weights, bool matrix) {
+void Engine::connect(int population, Connection way, const Weights &weights, bool matrix,
+                     const std::vector<uint32_t> &reach) {
     const Population &target = populations_[population];
     way.row_bytes = row_bytes(way.form, target.tile, target.wide);
     const size_t rows = static_cast<size_t>(weights.rows) * way.row_bytes;
@@ -97,6 +99,12 @@ void Engine::connect(int population, Connection way, const Weights &weights, boo
     uint8_t *data = owned_.back()->reserve(way.tile_bytes * target.tiles);
     pack(weights, way.form, target.tile, target.tiles, target.wide, kernels_->block, data);
     way.weights = data;
+    if (!reach.empty()) {
+        owned_.push_back(std::make_unique<Memory>());
+        auto *counts = reinterpret_cast<uint32_t *>(owned_.back()->reserve(reach.size() * 4));
+        std::memcpy(counts, reach.data(), reach.size() * 4);
+        way.reach = counts;
+    }
     if (matrix) connect_matrix(way, signals_[target.signal], weights);
     connections_[population].push_back(way);
 }

@@ -91,13 +91,14 @@ class Engine {
     int events(int source, const Pool &pool, int height, int width);
     int population(int signal, int tile, bool wide, bool readout, int phase, const Rules &rules,
                    const std::vector<Values> &parameters);
-    // ``matrix``: whether counts below 128 times its weights may be multiplied out in sums of 32 bits.
-    void connect(int population, Connection way, const Weights &weights, bool matrix);
+    // ``matrix``: whether counts below 128 times its weights may be multiplied out in sums of 32 bits. ``reach``: as in
+    // Connection, or empty.
+    void connect(int population, Connection way, const Weights &weights, bool matrix, const std::vector<uint32_t> &reach);
 
     int block() const { return kernels_->block; }
     int widest() const { return kernels_->widest; }
 
-    // Samples [0, samples) of the given inputs, ``batch`` at a time; ``pause`` is called between batches and may throw.
+    // Samples [0, samples) of the given inputs, ``batch`` at a time; ``pause`` is called every now and then and may throw.
     void run(const std::vector<Given> &given, const std::vector<Kept> &kept, int samples, int steps, int machine_steps,
              bool stepwise, int batch, int threads, const std::function<void()> &pause);
 

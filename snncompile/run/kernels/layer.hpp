@@ -61,6 +61,21 @@ int64_t receive_one_to_one(const snn::Network &network, const snn::Connection &w
     return add_one_to_one<TILE, Number>(mask, values, factors + lane % width, way.shift, valid, x);
 }
 
+// The synapses that events, or the units of values, go through, where that is not the number of weights in their rows.
+// The rows of such a connection cover all of its grid; they are counted with the first pixel of the first tile.
+inline int64_t reached(const snn::Connection &way, const Span *spans, int count, const uint32_t *events,
+                       const uint32_t *starts, const int32_t *values, int channels) {
+    int64_t synapses = 0;
+    for (const Span *span = spans; span < spans + count; ++span) {
+        if (values)
+            for (size_t at = static_cast<size_t>(span->begin) * channels; at < static_cast<size_t>(span->end) * channels; ++at)
+                synapses += (values[at] < 0 ? -static_cast<int64_t>(values[at]) : values[at]) * way.reach[at];
+        else
+            for (uint32_t at = starts[span->begin]; at < starts[span->end]; ++at) synapses += way.reach[events[at]];
+    }
+    return synapses;
+}
+
 // What arrives at a tile of a pixel through one connection. Returns how many synapses it went through.
 template <int TILE, class Number>
 int64_t receive(const snn::Network &network, const snn::Connection &way, const Span *spans, int count, int sample, int step,
@@ -68,8 +83,12 @@ int64_t receive(const snn::Network &network, const snn::Connection &way, const S
     const snn::Signal &source = network.signals[way.source];
     if (way.form == snn::Form::one_to_one)
         return receive_one_to_one<TILE, Number>(network, way, sample, step, pixel, tile * TILE, valid, TILE, x);
-    if (way.events < 0)
-        return valid * add_graded<TILE, Number>(spans, count, source.value(sample, step), source.channels, way.shift, x);
+    if (way.events < 0) {
+        const int32_t *values = source.value(sample, step);
+        const int64_t units = add_graded<TILE, Number>(spans, count, values, source.channels, way.shift, x);
+        if (!way.reach) return valid * units;
+        return tile || pixel ? 0 : reached(way, spans, count, nullptr, nullptr, values, source.channels);
+    }
     const snn::EventStep &lists = network.events[way.events].at(sample, step);
     const uint32_t *starts = lists.starts;
     int64_t events = 0;
@@ -87,7 +106,8 @@ int64_t receive(const snn::Network &network, const snn::Connection &way, const S
         default:
             add_numbers<TILE, Number>(spans, count, lists.events, starts, way.shift, x);
     }
-    return events * valid;
+    if (!way.reach) return events * valid;
+    return tile || pixel ? 0 : reached(way, spans, count, lists.events, starts, nullptr, 0);
 }
 
 // Whether a step is one of the sample, and not one at which a phase lets the population wait.

@@ -57,7 +57,8 @@ int add_population(snn::Engine &engine, int signal, int tile, bool wide, bool re
     return engine.population(signal, tile, wide, readout, phase, rules(given), values);
 }
 
-void connect(snn::Engine &engine, int population, const nb::dict &given, const Integers &weights) {
+void connect(snn::Engine &engine, int population, const nb::dict &given, const Integers &weights,
+             const std::optional<Integers> &reach) {
     snn::Connection way;
     way.form = static_cast<snn::Form>(integer(given, "form"));
     way.source = integer(given, "source");
@@ -74,7 +75,8 @@ void connect(snn::Engine &engine, int population, const nb::dict &given, const I
     engine.connect(population, way,
                    {weights.data(), static_cast<int>(weights.shape(0)), static_cast<int>(weights.shape(1)),
                     static_cast<int>(weights.shape(2))},
-                   nb::cast<bool>(given["matrix"]));
+                   nb::cast<bool>(given["matrix"]),
+                   reach ? std::vector<uint32_t>(reach->data(), reach->data() + reach->size()) : std::vector<uint32_t>());
 }
 
 void run(snn::Engine &engine, const std::vector<std::tuple<int, std::optional<Bytes>, std::optional<Words>, bool>> &given,
@@ -115,7 +117,8 @@ NB_MODULE(_kernels, m) {
             nb::arg("height"), nb::arg("width"))
         .def("population", &add_population, nb::arg("signal"), nb::arg("tile"), nb::arg("wide"), nb::arg("readout"),
              nb::arg("phase"), nb::arg("rules"), nb::arg("parameters"))
-        .def("connect", &connect, nb::arg("population"), nb::arg("given"), nb::arg("weights"))
+        .def("connect", &connect, nb::arg("population"), nb::arg("given"), nb::arg("weights"),
+             nb::arg("reach").none())
         .def("run", &run, nb::arg("given"), nb::arg("kept"), nb::arg("samples"), nb::arg("steps"),
              nb::arg("machine_steps"), nb::arg("stepwise"), nb::arg("batch"), nb::arg("threads"))
         .def_prop_ro("fired", [](const snn::Engine &engine) { return engine.fired; })

@@ -94,6 +94,7 @@ struct Connection {
     size_t tile_bytes = 0;       // from one tile to the next
     size_t pixel_bytes = 0;      // from one target pixel to the next; 0: a convolution shares its weights
     size_t row_bytes = 0;        // one row: what one event adds to the tile
+    const uint32_t *reach = nullptr;  // [event]: the synapses it goes through, where rows hold more weights than synapses
     Matrix matrix;
 };
 

@@ -10,6 +10,7 @@ namespace {
 constexpr int most_together = 64;             // samples that take a step together: what the weights are read for once
 constexpr size_t most_state = 16 << 20;       // bytes of their state, and of the sums of one piece
 constexpr size_t most_sums = 1 << 17;
+constexpr int longest = 1 << 15;              // pixels and steps of a piece: an interrupt waits for no more
 constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
 
 inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
@@ -59,7 +60,7 @@ void Engine::by_layers(int count, Workers &workers) {
     }
     const int parts = count < 8 * threads ? threads : 2 * threads;
     workers.each(parts, [&](int part, int worker) {
-        Workers alone(1);
+        Workers alone(1, [&workers, worker] { workers.look(worker); });
         const int begin = static_cast<int>(static_cast<int64_t>(count) * part / parts);
         run_layers({begin, static_cast<int>(static_cast<int64_t>(count) * (part + 1) / parts) - begin, worker}, alone);
     });
@@ -89,9 +90,10 @@ void Engine::advance_layer(int index, const Part &part, Workers &workers, int64_
             const int held = events_[way.events].held;
             workers.each(count * held, [&](int item, int) { list(way.events, part.first + item / held, item % held); });
         }
-    // for one thread whole maps; for several, pieces enough to share
+    // for one thread whole maps, unless many steps make them long to wait for; for several, pieces enough to share
     const int pixels = signal.pixels(), wanted = workers.count() == 1 ? 1 : 4 * workers.count();
-    const int rows = divided_up(pixels, divided_up(wanted, count * population.tiles)), cuts = divided_up(pixels, rows);
+    const int shared = divided_up(pixels, divided_up(wanted, count * population.tiles)), soon = 1 + longest / signal.steps;
+    const int rows = shared < soon ? shared : soon, cuts = divided_up(pixels, rows);
     workers.each(count * population.tiles * cuts, [&](int item, int worker) {
         Piece piece = rooms_[part.room + worker].piece(index);
         piece.tile = item / (count * cuts);
@@ -173,9 +175,11 @@ void Engine::by_steps(int count, int machine_steps, Workers &workers) {
             std::memset(room.current[index].reserve(size), 0, size);
             std::memset(room.potential[index].reserve(size), 0, size);
         }
-        for (int step = 0; step < machine_steps; ++step)
+        for (int step = 0; step < machine_steps; ++step) {
+            if (step % 8 == 0) workers.look(worker);
             for (size_t index = 0; index < populations_.size(); ++index)
                 step_population(static_cast<int>(index), sample, samples, step, room);
+        }
     });
 }
 

@@ -149,7 +149,7 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         spans = own > spans ? own : spans;
         most = connections_[index].size() > most ? connections_[index].size() : most;
     }
-    Workers workers(threads);
+    Workers workers(threads, pause);
     if (rooms_.size() < static_cast<size_t>(threads)) rooms_.resize(threads);
     for (Worker &room : rooms_) {
         room.spans.resize(spans + 1);
@@ -159,7 +159,6 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         room.views.resize(most);
     }
     for (int first = 0; first < samples; first += batch) {
-        if (first) pause();
         const int count = batch < samples - first ? batch : samples - first;
         for (const Given &input : given) take_in(input, first, count, steps, workers);
         for (Population &population : populations_) population.potentials = nullptr;

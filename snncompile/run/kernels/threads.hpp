@@ -1,29 +1,34 @@
 // Workers that wait for work: ``each(count, work)`` runs work(item, worker) for every item on all of them and returns when
 // all are done. Which worker takes which item is left to chance; items write to places of their own, so results are not.
+//
+// What a worker throws ends the round and is thrown again by ``each``, in the thread that called it: an exception that
+// leaves a thread of its own would end the process. ``pause`` is called by that thread alone, every 50 ms at most, and
+// may throw as well: so a long round can be interrupted.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace snn {
 
 class Workers {
   public:
-    explicit Workers(int count) : count_(count) {
-        for (int worker = 1; worker < count; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
-    }
-    ~Workers() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            closing_ = true;
+    explicit Workers(int count, std::function<void()> pause = {}) : count_(count), pause_(std::move(pause)) {
+        try {
+            for (int worker = 1; worker < count; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+        } catch (...) {  // no more threads: those that run must end before the vector does
+            close();
+            throw;
         }
-        wake_.notify_all();
-        for (std::thread &thread : threads_) thread.join();
     }
+    ~Workers() { close(); }
     Workers(const Workers &) = delete;
     Workers &operator=(const Workers &) = delete;
 
@@ -33,9 +38,14 @@ class Workers {
         next_ = 0;
         items_ = items;
         if (threads_.empty() || items <= 1) {
-            for (int item = 0; item < items; ++item) work(item, 0);
+            for (int item = 0; item < items; ++item) {
+                look(0);
+                work(item, 0);
+            }
             return;
         }
+        failed_ = nullptr;
+        stopping_ = false;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             work_ = &work;
@@ -44,14 +54,48 @@ class Workers {
         }
         wake_.notify_all();
         take(work, 0);
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return busy_ == 0; });
-        work_ = nullptr;
+        {
+            std::unique_lock<std::mutex> lock(mutex_);
+            done_.wait(lock, [this] { return busy_ == 0; });
+            work_ = nullptr;
+        }
+        stopping_ = false;
+        if (failed_) std::rethrow_exception(std::exchange(failed_, nullptr));
+    }
+
+    // For work that takes long: throws where the round is to end.
+    void look(int worker) {
+        if (stopping_.load(std::memory_order_relaxed)) throw Stopped();
+        if (worker || !pause_) return;
+        const auto now = std::chrono::steady_clock::now();
+        if (now < due_) return;
+        due_ = now + std::chrono::milliseconds(50);
+        pause_();
     }
 
   private:
+    struct Stopped {};
+
     void take(const std::function<void(int, int)> &work, int worker) {
-        for (int item = next_++; item < items_; item = next_++) work(item, worker);
+        try {
+            for (int item = next_++; item < items_; item = next_++) {
+                look(worker);
+                work(item, worker);
+            }
+        } catch (...) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (!stopping_) failed_ = std::current_exception();  // the first is told; the others were stopped by it
+            stopping_ = true;
+        }
+    }
+    void close() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            closing_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread &thread : threads_) thread.join();
+        threads_.clear();
     }
     void serve(int worker) {
         long seen = 0;
@@ -71,6 +115,8 @@ class Workers {
     }
 
     const int count_;
+    const std::function<void()> pause_;
+    std::chrono::steady_clock::time_point due_ = std::chrono::steady_clock::now();
     std::vector<std::thread> threads_;
     std::mutex mutex_;
     std::condition_variable wake_, done_;
@@ -78,6 +124,8 @@ class Workers {
     int items_ = 0, busy_ = 0;
     long round_ = 0;
     bool closing_ = false;
+    std::atomic<bool> stopping_{false};
+    std::exception_ptr failed_;
     const std::function<void(int, int)> *work_ = nullptr;
 };
 

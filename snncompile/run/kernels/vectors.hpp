@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #ifndef SNN_BLOCK
@@ -65,6 +67,14 @@ inline uint64_t above(typename Vector<Number>::type a, typename Vector<Number>::
     const auto larger = a > b;
     if (sizeof(Number) == 4) return static_cast<unsigned>(_mm_movemask_ps((__m128)larger));
     return static_cast<unsigned>(_mm_movemask_pd((__m128d)larger));
+#elif defined(__aarch64__)  // no instruction gathers bits: each lane keeps one of its own, and they are added
+    const auto larger = a > b;
+    if (sizeof(Number) == 4) {
+        const uint32x4_t bits = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32((uint32x4_t)larger, bits));
+    }
+    const uint64x2_t bits = {1, 2};
+    return vaddvq_u64(vandq_u64((uint64x2_t)larger, bits));
 #else
     uint64_t bits = 0;
     for (int lane = 0; lane < SNN_BLOCK / static_cast<int>(sizeof(Number)); ++lane)
