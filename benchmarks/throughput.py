@@ -5,8 +5,8 @@
 Installs SpikingJelly and its torch into an environment of its own (``--peers``, kept; else temporary). Both sides get
 the same weights, the same random batch, TET's loss and Adam, and must agree on the loss of the first step. Then they
 take turns, a few steps each, in processes of their own; medians of the turns are compared. With ``--compile`` the same
-network with compiled neurons (``train --compile``) takes its turn too; what its first step takes longer is told apart. Recipes: TET
-networks of convolutions, pools and fully connected layers. Exit code 1 where ours is slower.
+network with compiled neurons (``train --compile``) takes its turn too; what its first step takes longer is told apart.
+Recipes: TET networks of convolutions, pools and fully connected layers. Exit code 1 where ours is slower.
 """
 
 from __future__ import annotations

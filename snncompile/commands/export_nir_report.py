@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from snncompile import __version__
-from snncompile.backends import bundle, nir_gate
+from snncompile.backends import nir_gate
 from snncompile.backends.nir_file import VERSION
 from snncompile.backends.nir_integers import InReals
 from snncompile.backends.nir_measured import HEADERS as MEASURED
