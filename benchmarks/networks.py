@@ -74,7 +74,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def papers() -> list[str]:
     """The recipes whose networks are those of a paper: all that are neither small versions nor our own."""
     own = ("digits-", "fashion-lenet-", "nmnist-tet")
-    return [name for name in sheet.names("models") if not name.startswith(own) and not name.endswith("-cpu")]
+    return [name for name in sheet.names("models") if not name.startswith(own) and not name.endswith(("-cpu", "-gpu"))]
 
 
 def shortened(recipe: Recipe, steps: int) -> Recipe:
