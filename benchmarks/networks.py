@@ -5,15 +5,21 @@
 For each recipe of the catalogue that a paper has: its parameters; one step of its training method; then, with random
 weights and batch norms that hold the statistics of one pass, the rungs of the ladder on a few samples: the graph
 against torch, folded, in Loihi's integers (``loihi``, or ``loihi-custom`` where resets are soft), timed and placed, the
-fast interpreter, and the ONNX step graph on onnxruntime. A loop that is too short for a pipeline, and a layer that no
-core holds, are proven without phases or cores and said so. Samples are cut to ``--steps`` time steps. What is done is
-kept in ``--work``, one file a network, and not done again; ``--table`` prints what is there. The exit code is 1 where a
-rung does not hold.
+fast interpreter, the ONNX step graph on onnxruntime; and the graph as NIR, through the gate of ``export --target nir``:
+the file is read again with its metadata and by its numbers alone, and both runs are held against torch. NIR is written
+in the profile ``canonical``, which says everything that NIR can say: soft resets as a loop of nodes, feedback over
+several populations with ``Delay`` nodes. A loop that is too short for a pipeline, and a layer that no core holds, are
+proven without phases or cores and said so; the loop has a second row, for ``--equilibrium``: its feedback arrives
+later, ``fixed`` is the mean error of its rates, and below that all is bit-equal again.
+
+Samples are cut to ``--steps`` time steps. What is done is kept in ``--work``, one file a network, and not done again by
+the same script with the same options; ``--table`` prints what is there. The exit code is 1 where a rung does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
@@ -27,14 +33,21 @@ import numpy as np
 import torch
 
 from snncompile import sheet
+from snncompile.backends.nir_file import write
+from snncompile.backends.nir_gate import Gate
+from snncompile.backends.nir_lowering import lower, without_norms
+from snncompile.backends.nir_nodes import written
+from snncompile.backends.nir_profiles import PROFILES
 from snncompile.compile import Compiled, compile_graph, shown, to_integers
-from snncompile.errors import DoesNotFit, LoopTooShort, ReadError
+from snncompile.errors import DoesNotFit, LoopTooShort, NotRepresentable, ReadError
+from snncompile.frontends.nir_metadata import pack
 from snncompile.frontends.torch import read_module
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import By, Neuron, Readout
 from snncompile.passes.balance import balance
 from snncompile.recipe import Recipe
 from snncompile.recipe.methods import AnnSettings, IdsnnSettings
+from snncompile.run.trace import Trace
 from snncompile.rungs import Rung
 from snncompile.target import Target
 from snncompile.train.checkpoint import save_checkpoint
@@ -51,8 +64,8 @@ EVENTS = 0.05  # events a pixel of a random frame
 STATISTICS = 16  # samples that batch norms take their statistics from; two where an input has more numbers than LARGE
 LARGE = 8192
 COLUMNS = (
-    *("network", "parameters", "step", "T", "spikes", "read", "folded", "fixed", "timed", "fast", "onnx", "target"),
-    *("cores", "seconds"),
+    *("network", "parameters", "step", "T", "spikes", "read", "folded", "fixed", "timed", "fast", "onnx", "nir"),
+    *("target", "cores", "seconds"),
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -61,7 +74,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def papers() -> list[str]:
     """The recipes whose networks are those of a paper: all that are neither small versions nor our own."""
     own = ("digits-", "fashion-lenet-", "nmnist-tet")
-    return [name for name in sheet.names("models") if not name.startswith(own) and not name.endswith("-cpu")]
+    return [name for name in sheet.names("models") if not name.startswith(own) and not name.endswith(("-cpu", "-gpu"))]
 
 
 def shortened(recipe: Recipe, steps: int) -> Recipe:
@@ -119,24 +132,64 @@ def untrained(recipe: Recipe, x: Array) -> Network:
     return network.eval()
 
 
-def compiled_for(graph: Graph, stimulus: dict[str, Array]) -> tuple[Compiled, dict[str, str]]:
+def compiled_for(
+    graph: Graph, stimulus: dict[str, Array], *, equilibrium: bool = False
+) -> tuple[Compiled, dict[str, str]]:
     """The graph for Loihi; why it is not timed (a loop) or placed (its size), where it is not."""
     soft = any(isinstance(op, Neuron) and isinstance(op.reset, By) for op in graph.nodes.values())
     target = Target.load("loihi-custom" if soft else "loihi")
     steps = next(iter(stimulus.values())).shape[1]
     try:
-        return compile_graph(graph, target, stimulus, log), {}
+        return compile_graph(graph, target, stimulus, log, equilibrium=equilibrium), {}
     except (LoopTooShort, DoesNotFit) as error:
         log(str(error))
-        levels, layers, notes = to_integers(graph, target, stimulus, log, fits=False)
-        long_enough = isinstance(error, DoesNotFit)
+        levels, layers, notes = to_integers(graph, target, stimulus, log, fits=False, equilibrium=equilibrium)
+        lacking = {"cores": f"{error.where}: {error.what}"} if isinstance(error, DoesNotFit) else {}
         try:
             levels["timed"] = balance(levels["fixed"], target, steps).graph
         except LoopTooShort as loop:
-            long_enough, error = False, loop
+            lacking["timed"] = loop.what
             levels["timed"] = levels["fixed"]
         levels["placed"] = levels["timed"]
-        return Compiled(target, levels, layers, notes, steps), {"cores" if long_enough else "timed": error.what}
+        return Compiled(target, levels, layers, notes, steps), lacking
+
+
+def as_nir(graph: Graph, stimulus: dict[str, Array], trained: Trace, steps: int) -> str:
+    """The network as a file of NIR, read again and run: ``exact``, what differs, or why NIR cannot carry it."""
+    profile = PROFILES["canonical"]
+    plain = without_norms(graph)
+    try:
+        lowered = lower(plain, profile, soft=True)
+        made = written(lowered, profile)
+    except NotRepresentable as error:
+        return f"refused: {error.where}: {error.what} ({error.why})"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.nir"
+        write(made.net, path, pack(plain, made.net, dt=profile.dt, profile=profile.name, steps=steps))
+        gate = Gate(path, made, profile, (plain, lowered), stimulus, trained, trained=True)
+        rows = list(gate.rows(importers=()))
+    verdicts = {row.verdict for row in rows}
+    for row in rows:
+        log(f"nir: {row.reader}: {row.verdict}, {row.compared:,} compared {row.note}")
+    return "exact" if verdicts == {"same"} else "; ".join(f"{row.reader}: {row.verdict} {row.note}" for row in rows)
+
+
+def later(graph: Graph, stimulus: dict[str, Array], x: Array, trained: Trace) -> dict[str, Any]:
+    """The row of a network whose feedback arrives later than trained: its loops are as long as the machine's."""
+    compiled, lacking = compiled_for(graph, stimulus, equilibrium=True)
+    ladder = Ladder(compiled, x, None, trained)
+    rungs = {"timed": ladder.timed(), "fast": ladder.fast(), "onnx": ladder.on_onnxruntime()}
+    errors = ladder.rate_errors()
+    told: dict[str, Any] = {name: rung.verdict for name, rung in rungs.items()}
+    told["fixed"] = f"rates {sum(errors.values()) / len(errors):.4f}"
+    told |= {"cores": cores_of(compiled), "held": all(rung.holds for rung in rungs.values())}
+    return told | {"target": compiled.target.name} | lacking
+
+
+def cores_of(compiled: Compiled) -> int | str:
+    """How many cores the placed graph takes."""
+    nodes = compiled.levels["placed"].nodes.values()
+    return len({slice_.core for op in nodes if isinstance(op, Neuron | Readout) for slice_ in op.cores}) or "-"
 
 
 def proven(recipe: Recipe, seen: Array, samples: int) -> dict[str, Any]:
@@ -162,11 +215,13 @@ def proven(recipe: Recipe, seen: Array, samples: int) -> dict[str, Any]:
     told: dict[str, Any] = {name: rung.verdict for name, rung in rungs.items()}
     fixed = rungs["fixed"]
     told["fixed"] = f"{fixed.different / max(1, fixed.compared):.2%}"
-    placed = compiled.levels["placed"]
-    cores = {slice_.core for op in placed.nodes.values() if isinstance(op, Neuron | Readout) for slice_ in op.cores}
+    told["nir"] = as_nir(graph, stimulus, trained, recipe.steps)
     spikes = sum(int(array.sum()) for array in trained.spikes.values())
-    held = all(rung.holds for rung in rungs.values()) and spikes > 0
-    told |= {"cores": len(cores) or "-", "held": held, "spikes": f"{spikes:,}", "target": compiled.target.name}
+    held = all(rung.holds for rung in rungs.values()) and spikes > 0 and "DIFFERENT" not in told["nir"]
+    told |= {"cores": cores_of(compiled), "held": held, "spikes": f"{spikes:,}", "target": compiled.target.name}
+    if "timed" in lacking:
+        told["later"] = later(graph, stimulus, x, trained)
+        told["held"] = held and told["later"]["held"]
     return told | lacking
 
 
@@ -201,9 +256,25 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a table in Markdown."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for row in rows:
-        shown_ = {**row, "parameters": f"{row['parameters']:,}"}
-        lines.append("| " + " | ".join(str(shown_.get(column, "")) for column in COLUMNS) + " |")
+        shown_ = [{**row, "parameters": f"{row['parameters']:,}"}]
+        if "later" in row:
+            shown_.append({**row["later"], "network": "the same, `--equilibrium`"})
+        lines += ["| " + " | ".join(str(one.get(column, "")) for column in COLUMNS) + " |" for one in shown_]
     return "\n".join(lines)
+
+
+def version(options: argparse.Namespace) -> str:
+    """What rows of one table share: this script and what it was asked."""
+    text = Path(__file__).read_text(encoding="utf-8") + f"{options.samples} {options.steps}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def kept(path: Path, script: str) -> dict[str, Any] | None:
+    """The row of a network that this script has done with these options."""
+    if not path.is_file():
+        return None
+    row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return row if row.get("script") == script else None
 
 
 def main() -> int:
@@ -218,17 +289,16 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print what is done, and do nothing")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    names = options.names or papers()
+    names, script = options.names or papers(), version(options)
     for name in names if not options.table else ():
         path = options.work / f"{name}.json"
-        if path.is_file() and not options.again:
+        if kept(path, script) and not options.again:
             continue
         print(name, file=sys.stderr, flush=True)
         beside = path.with_suffix(".new")
-        beside.write_text(json.dumps(measured(name, options)), encoding="utf-8")
+        beside.write_text(json.dumps(measured(name, options) | {"script": script}), encoding="utf-8")
         beside.replace(path)
-    done = [options.work / f"{name}.json" for name in names if (options.work / f"{name}.json").is_file()]
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in done]
+    rows = [row for name in names if (row := kept(options.work / f"{name}.json", script))]
     print(table(rows))
     return 0 if all(row["held"] for row in rows) else 1
 

@@ -1,16 +1,18 @@
 """Training steps a second, ours against SpikingJelly's multi-step mode (torch backend), on the same network.
 
-    python benchmarks/throughput.py RECIPE... [--peers DIR] [--threads N] [--rounds N]
+    python benchmarks/throughput.py RECIPE... [--peers DIR] [--threads N] [--rounds N] [--compile]
 
 Installs SpikingJelly and its torch into an environment of its own (``--peers``, kept; else temporary). Both sides get
 the same weights, the same random batch, TET's loss and Adam, and must agree on the loss of the first step. Then they
-take turns, a few steps each, in processes of their own; medians of the turns are compared. Recipes: TET networks of
-convolutions, pools and fully connected layers. Exit code 1 where ours is slower.
+take turns, a few steps each, in processes of their own; medians of the turns are compared. With ``--compile`` the same
+network with compiled neurons (``train --compile``) takes its turn too; what its first step takes longer is told apart.
+Recipes: TET networks of convolutions, pools and fully connected layers. Exit code 1 where ours is slower.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -18,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,16 @@ from snncompile.train.networks import Network
 from snncompile.train.neurons import Spiking
 
 
+@dataclass(frozen=True)
+class Seconds:
+    """Median seconds of a step of training; ``making``: what the first step with kernels took longer."""
+
+    ours: float
+    theirs: float
+    compiled: float | None = None
+    making: float | None = None
+
+
 def main() -> int:
     """Install, take turns, compare, print."""
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,6 +56,7 @@ def main() -> int:
     own.add_argument("--threads", type=int, default=1)
     own.add_argument("--rounds", type=int, default=11)
     own.add_argument("--steps", type=int, default=3, help="of training in a turn")
+    own.add_argument("--compile", action="store_true", help="measure compiled neurons as well")
     given = own.parse_args()
     set_threads()
     torch.set_num_threads(given.threads)
@@ -49,16 +64,45 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         python = environment(given.peers or Path(scratch) / "peers", ("torch", "spikingjelly"))
         for name in given.recipes:
-            mine, theirs = _compared(Recipe.load(name), python, Path(scratch), given)
+            took = _compared(Recipe.load(name), python, Path(scratch), given)
             batch = Recipe.load(name).training.batch
-            ratio = theirs / mine
+            ratio = took.theirs / took.ours
             slower |= ratio < 1.0
-            rows.append((name, str(batch), f"{batch / mine:.1f}", f"{batch / theirs:.1f}", f"{ratio:.2f}"))
-    print(table(("network", "batch", "ours, samples/s", "SpikingJelly, samples/s", "ratio"), rows))
+            row = [name, str(batch), f"{batch / took.ours:.1f}", f"{batch / took.theirs:.1f}", f"{ratio:.2f}"]
+            if took.compiled is not None:
+                row += [f"{batch / took.compiled:.1f}", f"{took.ours / took.compiled:.2f}", f"{took.making:.0f}"]
+            rows.append(row)
+    headers = ["network", "batch", "ours, samples/s", "SpikingJelly, samples/s", "ratio"]
+    headers += ["compiled, samples/s", "compiled to ours", "compiling, s"] if given.compile else []
+    print(table(headers, rows))
     return int(slower)
 
 
-def _compared(recipe: Recipe, python: Path, scratch: Path, given: argparse.Namespace) -> tuple[float, float]:
+def _trainer(network: Network, recipe: Recipe, x: torch.Tensor, labels: torch.Tensor) -> Callable[[], float]:
+    """A step of training, which gives its loss."""
+    settings = recipe.settings
+    assert isinstance(settings, TetSettings), "the benchmark knows TET's networks"
+    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.training.learning_rate)
+
+    def step() -> float:
+        loss = tet_loss(network(x), labels, settings.mix, settings.phi)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return float(loss.detach())
+
+    return step
+
+
+def _turn(step: Callable[[], float], steps: int) -> float:
+    """Seconds of a step, in the mean over a turn."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return (time.perf_counter() - start) / steps
+
+
+def _compared(recipe: Recipe, python: Path, scratch: Path, given: argparse.Namespace) -> Seconds:
     """Median seconds of a step of training, ours and theirs."""
     settings, training = recipe.settings, recipe.training
     assert isinstance(settings, TetSettings), "the benchmark knows TET's networks"
@@ -83,15 +127,10 @@ def _compared(recipe: Recipe, python: Path, scratch: Path, given: argparse.Names
         "mix": settings.mix,
         "phi": settings.phi,
     }
-    optimiser = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
-
-    def step() -> float:
-        loss = tet_loss(network(x), labels, settings.mix, settings.phi)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        return float(loss.detach())
-
+    fused = copy.deepcopy(network)
+    if given.compile:
+        fused.compile_neurons()
+    step, compiled = _trainer(network, recipe, x, labels), _trainer(fused, recipe, x, labels)
     environment = os.environ | {"OMP_NUM_THREADS": str(given.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     words = [str(python), str(Path(__file__).with_name("throughput_peer.py"))]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as peer:
@@ -101,16 +140,18 @@ def _compared(recipe: Recipe, python: Path, scratch: Path, given: argparse.Names
             raise SystemExit(
                 f"{recipe.name}: the first loss is {first} here, {theirs_first} there: not the same network"
             )
-        mine, theirs = [], []
+        making = _turn(compiled, 1) if given.compile else 0.0
+        mine, theirs, kernels = [], [], []
         for _ in range(given.rounds):
-            start = time.perf_counter()
-            for _ in range(given.steps):
-                step()
-            mine.append((time.perf_counter() - start) / given.steps)
+            mine.append(_turn(step, given.steps))
             theirs.append(_answer(peer, str(given.steps)) / given.steps)
+            kernels += [_turn(compiled, given.steps)] if given.compile else []
         assert peer.stdin is not None
         peer.stdin.close()
-    return statistics.median(mine), statistics.median(theirs)
+    ours = statistics.median(mine), statistics.median(theirs)
+    if not given.compile:
+        return Seconds(*ours)
+    return Seconds(*ours, statistics.median(kernels), making - statistics.median(kernels))
 
 
 def _answer(peer: subprocess.Popen[str], line: str) -> float:

@@ -62,6 +62,8 @@ def _plain_pool(label: str, op: Pool, arriving: Shape, nodes: frozenset[str]) ->
 
 def square(label: str, op: Conv, arriving: Shape) -> Conv:
     """The convolution without groups, its kernel as long on every axis. Raises ``NotRepresentable``."""
+    if any(apart != 1 for apart in op.spread):
+        raise NotRepresentable("is a transposed convolution", where=label, why="NIR has no such node")
     weight = ungrouped(op)
     kernel, longest = weight.shape[2:], max(weight.shape[2:])
     out = shape_of(label, op, arriving)

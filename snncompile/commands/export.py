@@ -16,7 +16,7 @@ from snncompile.commands import export_nir, export_reals
 from snncompile.commands.console import log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
-from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
+from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model, source_of
 from snncompile.commands.verify import climb, device_of, rung_rows
 from snncompile.compile import Compiled
 from snncompile.energy import dense_macs
@@ -88,12 +88,7 @@ def _manifest(
     graph, origin = compiled.levels["placed"], model.origin
     populations = {name: op for name, op in graph.nodes.items() if isinstance(op, Neuron | Readout)}
     return {
-        "source": {
-            "name": model.path.name,
-            "sha256": bundle.digest(model.path),
-            "recipe": model.title,
-            "versions": origin["versions"],
-        },
+        "source": source_of(model),
         "recipe": origin["recipe"],
         "classes": origin["classes"],
         "target": _machine(compiled),

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from snncompile import __version__
-from snncompile.backends import bundle, nir_gate
+from snncompile.backends import nir_gate
 from snncompile.backends.nir_file import VERSION
 from snncompile.backends.nir_integers import InReals
 from snncompile.backends.nir_measured import HEADERS as MEASURED
@@ -17,7 +17,7 @@ from snncompile.backends.nir_nodes import Written
 from snncompile.backends.nir_profiles import Profile
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
-from snncompile.commands.opening import Trained
+from snncompile.commands.opening import Trained, source_of
 from snncompile.frontends.nir_metadata import fingerprint
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Readout
@@ -67,12 +67,7 @@ def manifest_of(
     origin = model.origin
     spikes = dict(made.spikes) if model.in_integers else {name: name for name in file.spikes}
     return {
-        "source": {
-            "name": model.path.name,
-            "sha256": bundle.digest(model.path),
-            "recipe": model.title,
-            "versions": origin["versions"],
-        },
+        "source": source_of(model),
         "recipe": origin["recipe"],
         "classes": origin["classes"],
         "device": "nir",

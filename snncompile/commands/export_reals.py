@@ -16,7 +16,7 @@ from snncompile.backends import bundle, onnx, onnxruntime
 from snncompile.commands.console import Log, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
-from snncompile.commands.opening import Trained
+from snncompile.commands.opening import Trained, source_of
 from snncompile.compile import shown
 from snncompile.errors import Disagreement
 from snncompile.ir.store import Program, save
@@ -80,12 +80,7 @@ def _manifest(
 ) -> dict[str, Any]:
     origin = model.origin
     return {
-        "source": {
-            "name": model.path.name,
-            "sha256": bundle.digest(model.path),
-            "recipe": model.title,
-            "versions": origin["versions"],
-        },
+        "source": source_of(model),
         "recipe": origin["recipe"],
         "classes": origin["classes"],
         "device": "onnx",

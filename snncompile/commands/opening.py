@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snncompile.backends.bundle import check_whole
+from snncompile.backends.bundle import check_whole, digest
 from snncompile.commands.console import Log, log_of
 from snncompile.commands.exchanged import Exchanged, opened
 from snncompile.commands.imported import Data, Imported, by_shape
@@ -98,9 +99,11 @@ class Trained:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What a manifest says of the recipe, the classes and the versions it was made with."""
+        """What a manifest says of the recipe, the classes, the versions it was made with, and its teacher if any."""
         classes = [str(entry) for entry in self.checkpoint.data["classes"]]
-        return {"recipe": self.recipe.to_dict(), "classes": classes, "versions": dict(self.checkpoint.versions)}
+        found = {"recipe": self.recipe.to_dict(), "classes": classes, "versions": dict(self.checkpoint.versions)}
+        teacher = self.checkpoint.teacher
+        return found | ({"teacher": teacher.to_dict()} if teacher else {})
 
     def data(self, spec: str, root: str | None) -> Data:
         """A data set as the network sees it."""
@@ -183,6 +186,13 @@ class Bundle:
         return load(self.path / "network").graph
 
     @property
+    def teacher(self) -> dict[str, Any] | None:
+        """Who taught the network, where somebody did."""
+        source = self.manifest.get("source")
+        found = source.get("teacher") if isinstance(source, dict) else None
+        return found if isinstance(found, dict) and {"name", "sha256"} <= found.keys() else None
+
+    @property
     def target(self) -> Target:
         """The sheet that the bundle was made for, as it travels with the bundle."""
         return Target.load(str(self.path / "target.toml"))
@@ -197,6 +207,18 @@ class Bundle:
             return data_of(self.recipe, spec, root)
         program = load(self.path)  # of any level: data are as the outside gives them
         return by_shape(program.graph, spec, root, program.steps)
+
+
+def source_of(model: Trained | Imported | Exchanged) -> dict[str, Any]:
+    """What a manifest says of the file that was exported."""
+    origin = model.origin
+    found = {"name": model.path.name, "sha256": digest(model.path), "recipe": model.title}
+    return found | {key: origin[key] for key in ("versions", "teacher") if key in origin}
+
+
+def taught_by(teacher: Mapping[str, Any]) -> str:
+    """The teacher of a network, in a line."""
+    return f"taught by {teacher['name']}, SHA-256 {teacher['sha256']}"
 
 
 def open_model(path: str, options: argparse.Namespace) -> Trained | Imported | Exchanged | Bundle:

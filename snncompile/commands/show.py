@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from snncompile.commands.console import log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported
-from snncompile.commands.opening import Bundle, open_model
+from snncompile.commands.opening import Bundle, open_model, taught_by
 from snncompile.commands.traces import is_trace, load_trace
 from snncompile.errors import ReadError
 from snncompile.ir.graph import Graph
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         board = str(model.manifest.get("target", {}).get("board", ""))
         target = model.target.on_board(board) if board else model.target
         heading += "\n" + told(chips_of(program.graph, target), target)
-        return _graph(options, program.graph, heading, model.manifest.get("notes", ()))
+        return _graph(options, program.graph, heading, model.manifest.get("notes", ()), model.teacher)
     notes: Iterable[str] = model.found.notes if isinstance(model, Exchanged) else ()
     level = options.level or ("fixed" if isinstance(model, Imported) else "read")
     if level == "read" or (level == "fixed" and isinstance(model, Imported)):
@@ -50,11 +50,17 @@ def run(options: argparse.Namespace) -> int:
         graph = next(one for name, one in compiled.levels.items() if name == level)
         notes = compiled.notes
     heading = f"{options.artifact}: {model.about}, level {level}"
-    return _graph(options, graph, heading, notes)
+    return _graph(options, graph, heading, notes, model.origin.get("teacher"))
 
 
-def _graph(options: argparse.Namespace, graph: Graph, heading: str, notes: Iterable[str] = ()) -> int:
-    """The table of a graph, and what the passes that made it chose."""
+def _graph(
+    options: argparse.Namespace,
+    graph: Graph,
+    heading: str,
+    notes: Iterable[str] = (),
+    teacher: Mapping[str, Any] | None = None,
+) -> int:
+    """The table of a graph, what the passes that made it chose, and who taught it."""
     if options.text:
         result(options, to_text(graph).rstrip(), {"text": to_text(graph)})
         return 0
@@ -92,10 +98,12 @@ def _graph(options: argparse.Namespace, graph: Graph, heading: str, notes: Itera
     spiking = (Neuron, SigmaDelta, Resonator)
     neurons = sum(int(np.prod(op.shape)) for op in graph.nodes.values() if isinstance(op, spiking))
     weights = sum(_weights(op) for op in graph.nodes.values())
+    heading += f"\n{taught_by(teacher)}" if teacher else ""
     text = f"{heading}\n{neurons:,} neurons, {weights:,} weights\n\n" + table(headers, rows, right={4, 5})
     chosen = list(notes)
     text += "\n\n" + "\n".join(chosen) if chosen else ""
-    result(options, text, {"nodes": data, "neurons": neurons, "weights": weights, "notes": chosen})
+    told_too = {"teacher": dict(teacher)} if teacher else {}
+    result(options, text, {"nodes": data, "neurons": neurons, "weights": weights, "notes": chosen} | told_too)
     return 0
 
 

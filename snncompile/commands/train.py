@@ -107,7 +107,8 @@ def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
     assert recipe.quantise is not None
     reals = {name: np.asarray(x, np.float64) for name, x in shown(model.graph, model.sample.x, model.steps).items()}
     compiled = compile_graph(model.graph, Target.load(recipe.quantise.target), reals, log, addends=False)
-    return Integers.of(compiled.levels["fixed"], compiled.target)
+    teacher = model.checkpoint.teacher
+    return replace(Integers.of(compiled.levels["fixed"], compiled.target), teacher=teacher.told() if teacher else {})
 
 
 def _root(options: argparse.Namespace) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil, log2, prod
 
@@ -20,6 +20,7 @@ from snncompile.passes.quantise_integers import (
     worst_sum,
 )
 from snncompile.passes.quantise_view import Seen, View
+from snncompile.passes.storage import INDEX_BITS, LIST_BITS, WEIGHT_FORMATS
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -43,6 +44,7 @@ def choose_unit(name: str, seen: Seen, target: Target, potential: Array, *, adde
     unit is admissible.
     """
     search = _Search(name, seen, target, float(np.abs(potential).max(initial=0.0)), _norm(seen.op, potential))
+    search.fewest = fewest_addends(seen.incoming, target) if addends and isinstance(seen.op, Readout) else 1
     part = seen.some()
     view = seen.look() if part is None else part
     found = search.candidates(view)
@@ -92,7 +94,7 @@ class _Search:
         self.op, self.incoming = seen.op, seen.incoming
         self.theta = float(np.max(np.abs(real(self.op.threshold)))) if isinstance(self.op, Neuron) else 0.0
         self.lasting = lasting(self.op, seen.steps, target) if isinstance(self.op, Readout) else 0.0
-        self.reason = ""
+        self.reason, self.fewest = "", 1
 
     def candidates(self, view: View) -> list[Candidate]:
         """Every admissible unit, with what it gets wrong on a view."""
@@ -191,19 +193,21 @@ class _Search:
         return 1
 
     def _sums_of(self, weights: list[Reals], bias: float) -> int:
-        """The fewest neurons a number, a power of two, of which no sum over a sample can leave the range."""
+        """The fewest neurons a number, a power of two, that find room on a core, and of which no sum over a sample can
+        leave the range.
+        """
         target, most = self.target, most_addends(self.incoming)
         limit = min(target.sum_most, 2 ** (target.current.bits - 1 - target.potential.fraction_bits) - 1)
         limit = min(limit, target.threshold.most / self.lasting - bias)
         arriving = sum(worst_sum(item, weight) for item, weight in zip(self.incoming, weights, strict=True))
-        if arriving <= limit:
+        if arriving <= limit and self.fewest == 1:
             return 1
         total = self.lasting * (arriving + bias)
         self._refused(lambda: f"its sum can reach {total:.0f} ({target.cite('threshold.most')})")
         if most == 1:
             return 0
         finest = [addend_sums(item, weight, most) for item, weight in zip(self.incoming, weights, strict=True)]
-        addends = 2
+        addends = max(2, self.fewest)
         while addends <= most:  # runs of channels of a coarser cut are runs of a finer one
             coarser = (
                 max(float(one.reshape(len(one), addends, -1).sum(axis=2).max()) for one in sums) for sums in finest
@@ -233,6 +237,29 @@ def most_addends(incoming: list[Incoming]) -> int:
     channels = [item.values.shape[2] for item in incoming]
     room = [MOST_NUMBERS // item.real_weight.size for item in incoming]
     return int(2 ** (max(1, min([MOST_ADDENDS, *channels, *room])).bit_length() - 1))
+
+
+def fewest_addends(incoming: list[Incoming], target: Target) -> int:
+    """How many neurons a number of a read-out must be the sum of, a power of two, so that what one of them reads finds
+    room on a core: a list of weights and an axon for each source, equal ones once (``storage.py``). As many as there
+    may be where even that is too few: placement says so then.
+    """
+    most = most_addends(incoming)
+    words = ceil((WEIGHT_FORMATS[-1] + INDEX_BITS + LIST_BITS) / target.core.word_bits)
+    room = min(target.core.synaptic_words // words, target.core.axons_in)
+    addends = 1
+    while addends < most and max(sum(every) for every in zip(*_lists(incoming, addends), strict=True)) > room:
+        addends *= 2
+    return addends
+
+
+def _lists(incoming: list[Incoming], addends: int) -> Iterator[list[int]]:
+    """For every source, how many different columns of weights each addend reads; the columns where they are few."""
+    for item in incoming:
+        columns = item.real_weight.T
+        own = addend_of(item, addends) if addends > 1 else np.zeros(len(columns), dtype=np.int64)
+        parts = [columns[own == index] for index in range(addends)]
+        yield [len({column.tobytes() for column in np.ascontiguousarray(part) if column.any()}) for part in parts]
 
 
 def addend_of(item: Incoming, addends: int) -> Array:

@@ -177,8 +177,10 @@ def _axons_in(net: Net, connection: Connection, part: Slice) -> int:
             return max(0, min(source[1] - 1, end) - max(0, begin) + 1) * prod(source[2:])
         case Scale():
             return part.count
-        case _:
-            return kept.lists
+        case _:  # the toolchain gives every slice the axons of its whole layer; an addend is a layer of its own
+            reader = net.graph.nodes[connection.target]
+            cut = isinstance(reader, Readout) and reader.addends > 1
+            return _lists(kept, net.extent[connection.target], part) if cut else kept.lists
 
 
 def _axons_out(net: Net, connection: Connection, part: Slice) -> int:

@@ -23,6 +23,7 @@ def bundle_report(manifest: Mapping[str, Any]) -> list[Block]:
             f"latency {manifest['latency']} steps; "
             + ("samples follow each other in one stream." if manifest["stream"] else "every sample starts afresh.")
         ),
+        *([Paragraph(f"Taught by {t['name']} (SHA-256 {t['sha256'][:12]}).")] if (t := source.get("teacher")) else []),
         Heading("Proof"),
     ]
     rungs = manifest["verification"]["rungs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,6 +29,32 @@ VERSION = 1
 _TABLES = ("recipe", "weights", "versions", "metrics", "sample", "data")
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The network that another one learned from: its recipe's name, and the SHA-256 of its weights' file."""
+
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, object], where: str) -> Teacher | None:
+        """The teacher that a record of a training names. Raises ReadError where it is damaged."""
+        name, sha256 = (metrics.get(key) for key in ("teacher", "teacher_sha256"))
+        if name is None and sha256 is None:
+            return None
+        if not isinstance(name, str) or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ReadError("does not say who taught it", where=where, why="table metrics", remedy="train again")
+        return cls(name, sha256)
+
+    def to_dict(self) -> dict[str, str]:
+        """As a manifest says it."""
+        return {"name": self.name, "sha256": self.sha256}
+
+    def told(self) -> dict[str, str]:
+        """As a record of a training says it."""
+        return {"teacher": self.name, "teacher_sha256": self.sha256}
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A trained network: its recipe and weights, how it got there, and 128 of its training inputs.
@@ -46,6 +73,11 @@ class Checkpoint:
     data: dict[str, Any]
     integers: Integers | None = None
     """Where the network was trained in a target's integers; ``weights`` are empty then."""
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """Whose answers and weights it learned from (IDSNN). Raises ReadError."""
+        return Teacher.of(self.metrics, str(self.path))
 
     def network(self) -> Network | IntegerNetwork:
         """The network with these weights, in eval mode."""

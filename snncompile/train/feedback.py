@@ -50,7 +50,8 @@ class _Restriction(nn.Module):
 
     def sigma(self, weight: Tensor) -> Tensor:
         """The estimate of the largest singular value; the gradient goes through the weight alone."""
-        value: Tensor = self.u.clone() @ weight.flatten(1) @ self.v.clone()
+        with torch.autocast(weight.device.type, enabled=False):  # a parameter, whatever its products are computed in
+            value: Tensor = self.u.clone() @ weight.flatten(1) @ self.v.clone()
         return value
 
     def forward(self, weight: Tensor) -> Tensor:

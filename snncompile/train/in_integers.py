@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,9 @@ class IntegerCourse(Course):
             fits = isinstance(found, Tensor) and wanted is not None and found.shape == wanted.shape
             if not fits or not isinstance(found, Tensor) or not torch.isfinite(found).all():
                 raise ReadError(f"the weights {name!r} are damaged", where=where, remedy="train again with --force")
+
+    def metrics(self) -> dict[str, Any]:
+        return dict(self.start.teacher)
 
     def extra(self) -> dict[str, object]:
         return {"integers": self.start.to_plain(self.recipe)}

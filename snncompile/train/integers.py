@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Integers:
     target: Target
     sheet: str
     """The target's sheet, word for word."""
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    """Who taught the network in reals that it came from: what its record said; empty where nobody did."""
 
     @classmethod
     def of(cls, graph: Graph, target: Target) -> Integers:
@@ -80,6 +83,7 @@ class Integers:
             "sheet_sha256": hashlib.sha256(self.sheet.encode()).hexdigest(),
             "program": plain,
             "arrays": {name: torch.from_numpy(_small(array)) for name, array in arrays.items()},
+            "teacher": dict(self.teacher),
         }
 
     @classmethod
@@ -93,7 +97,8 @@ class Integers:
             raise ReadError("its network of integers is damaged", where=where, remedy="train again")
         try:
             read = from_json(program, {str(name): array.numpy() for name, array in arrays.items()}, where)
-            return cls(read.graph, _target(sheet, where), sheet)
+            teacher = plain.get("teacher", {})
+            return cls(read.graph, _target(sheet, where), sheet, teacher if isinstance(teacher, dict) else {})
         except (GraphError, SheetError) as error:
             raise ReadError("its network of integers is damaged", where=where, why=str(error)) from error
 

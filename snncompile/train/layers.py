@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from snncompile.train.neurons import whole
+
 
 @dataclass
 class Signal:
@@ -51,6 +53,7 @@ class Readout(nn.Module):
         return f"{self.kind}, decay={self.decay}"
 
     def forward(self, outputs: Tensor) -> Tensor:
+        outputs = whole(outputs)
         if self.kind == "mean":
             return outputs.mean(dim=1)
         ages = torch.arange(outputs.shape[1] - 1, -1, -1, dtype=outputs.dtype, device=outputs.device)

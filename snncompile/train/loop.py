@@ -232,6 +232,7 @@ def _epoch(course: Course, average: Average, data: _Data) -> None:
                 group["lr"] = course.learning_rate(index, len(batches))
             labels = torch.from_numpy(data.train.y[chosen]).to(processes.device)
             x = course.shown(x, chosen, epoch)
+            torch.manual_seed(drawn_in(settings.seed, epoch, index, processes.rank))
             loss, hits = course.step(_floats(x).to(processes.device), labels)
             course.after_step()
             average.update(course.network)
@@ -270,6 +271,11 @@ def batches_of(settings: TrainingSettings, samples: int, epoch: int, part: int) 
     order = np.random.default_rng([settings.seed, epoch]).permutation(samples)
     order = order[: part or samples]
     return np.array_split(order, math.ceil(len(order) / settings.batch))
+
+
+def drawn_in(seed: int, epoch: int, step: int, rank: int) -> int:
+    """The seed of what a process draws in a step (dropout), so that nothing random is carried on."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0])
 
 
 def _floats(x: Array) -> Tensor:

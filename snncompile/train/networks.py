@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
 from snncompile.train.layers import Readout, SharedDropout, Signal
-from snncompile.train.neurons import Spiking
+from snncompile.train.neurons import Spiking, whole
 from snncompile.train.plan import INPUT, Builder, Step, loops
 
 __all__ = ["INPUT", "Network", "Readout", "Step"]
@@ -146,6 +146,7 @@ class Network(nn.Module):
                         continue  # nothing has been sent yet, and weights without bias make nothing of nothing
                     value, module = sum(present[1:], present[0]), self.modules_of[step.name]
                     if isinstance(module, Spiking):
+                        value = whole(value)
                         spikes, v, rest = (torch.empty_like(value) for _ in range(3))
                         module.advance(value, after.get(step.name), v, spikes, rest)
                         after[step.name] = rest

@@ -147,6 +147,7 @@ class Spiking(nn.Module):
     @torch.no_grad()
     def step(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """One step for [B, ...] without a gradient: what is sent, the potential before and behind the reset."""
+        x = whole(x)
         s, v, after = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
         self.advance(x, before, v, s, after)
         return (s if self.amplitude == 1.0 else s * self.amplitude), v, after

@@ -19,6 +19,7 @@ from snncompile.train.progress import Progress
 
 ROOT_VARIABLE = "SNNCOMPILE_DATA"
 _BLOCK = 1 << 20
+_MENDELEY = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files/"  # where the authors of N-MNIST put it
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ def _archives(bases: Sequence[str], sums: dict[str, str]) -> tuple[Archive, ...]
     return tuple(Archive(name, tuple(base + name for base in bases), md5) for name, md5 in sums.items())
 
 
-# MD5 of MNIST and Fashion-MNIST: taken of the original files; of CIFAR: as its page states them; of CIFAR10-DVS: as two
-# independent readers of the set state them.
+# Where each MD5 was read:
+#   MNIST, Fashion-MNIST    taken of the original files; torchvision, datasets/mnist.py, states the same
+#   CIFAR                   www.cs.toronto.edu/~kriz/cifar.html, the column md5sum of the binary versions
+#   N-MNIST                 tonic, datasets/nmnist.py, with the address; SpikingJelly, datasets/n_mnist.py, the same
+#   CIFAR10-DVS             SpikingJelly, datasets/cifar10_dvs.py, with the addresses
+#   DVS128 Gesture          SpikingJelly, datasets/dvs128_gesture.py; its page gives files to a browser only
 PLACES: dict[str, Place] = {
     "mnist": Place(
         ("mnist", "MNIST/raw", "MNIST"),
@@ -96,6 +101,13 @@ PLACES: dict[str, Place] = {
     "nmnist": Place(
         ("N-MNIST", "NMNIST", "nmnist-small"),
         "Train/ and Test/ of N-MNIST from www.garrickorchard.com/datasets/n-mnist",
+        tuple(
+            Archive(f"{name}.zip", (f"{_MENDELEY}{number}/file_downloaded",), md5)
+            for name, number, md5 in (
+                ("Train", "39c25547-014b-4137-a934-9d29fa53c7a0", "20959b8e626244a1b502305a9e6e2031"),
+                ("Test", "05a4d654-7e03-4c15-bdfa-9bb2bcbea494", "69ca8762b2fe404d9b9bad1103e97832"),
+            )
+        ),
     ),
     "cifar10-dvs": Place(
         ("CIFAR10DVS", "cifar10-dvs", "DVS-CIFAR10"),
@@ -119,7 +131,8 @@ PLACES: dict[str, Place] = {
     ),
     "dvs-gesture": Place(
         ("DvsGesture", "DVS128Gesture", "dvs-gesture"),
-        "the unpacked DvsGesture.tar.gz of research.ibm.com/interactive/dvsgesture (trials_to_train.txt and the like)",
+        "the unpacked DvsGesture.tar.gz (MD5 8a5c71fb11e24e5ca5b11866ca6c00a1) of "
+        "research.ibm.com/interactive/dvsgesture (trials_to_train.txt and the like)",
     ),
 }
 

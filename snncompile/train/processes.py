@@ -12,6 +12,7 @@ repeated. ``torchrun`` starts the processes and says who is who (RANK, WORLD_SIZ
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -41,6 +42,11 @@ class Processes:
         if count > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=count)
         return cls(rank, count, place)
+
+    @property
+    def parts(self) -> float:
+        """How many parts of this size make the batch: what turns a sum over the part into one that is shared."""
+        return self.count / self.share
 
     @property
     def first(self) -> bool:
@@ -86,6 +92,13 @@ class Processes:
         added = torch.tensor(values, dtype=torch.float64, device=self.device)
         _added(added)
         return [float(value) for value in added]
+
+    def norm(self, own: Tensor) -> float:
+        """The Euclidean norm over the whole batch of what every process has of its own part, each part in its share."""
+        if self.count == 1:
+            return float(own.norm())
+        (squares,) = self.sums([(float(own.double().norm()) * self.share / self.count) ** 2])
+        return math.sqrt(squares)
 
     def wait(self) -> None:
         """Until all are here."""

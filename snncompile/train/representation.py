@@ -22,10 +22,11 @@ def ages(decay: float, steps: int, like: Tensor) -> Tensor:
 
 
 def mean_over_time(x: Tensor, decay: float) -> Tensor:
-    """The (weighted) mean over the first axis of [T, ...]."""
+    """The (weighted) mean over the first axis of [T, ...], in the precision of x."""
     if decay == 1.0:
         return x.mean(dim=0)
-    weighted: Tensor = torch.tensordot(ages(decay, len(x), x), x, dims=1)
+    with torch.autocast(x.device.type, enabled=False):  # a product by name, but the sums of a neuron
+        weighted: Tensor = torch.tensordot(ages(decay, len(x), x), x, dims=1)
     return weighted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Op, Output, Readout, number, real
 from snncompile.ir.signals import Spike
 from snncompile.ir.text import arrays, from_text, same, to_text
+from snncompile.passes.place import utilisation
+from snncompile.passes.quantise_integers import Incoming
+from snncompile.passes.quantise_unit import fewest_addends
 from snncompile.run import integer, reference
 from snncompile.run.cpu import Simulator
 from snncompile.run.parts import merged
@@ -74,6 +78,41 @@ def test_several_neurons_a_number_lose_less() -> None:
     assert several.layers[-1].error < one.layers[-1].error / 1.5
     assert several.layers[-1].potential.proven
     assert any(f"each of its 5 numbers is the sum of {op.addends} neurons" in note for note in several.notes)
+
+
+@pytest.mark.parametrize(("maps", "side", "addends"), [(16, 24, 1), (16, 28, 2), (32, 28, 4)])
+def test_what_no_core_holds_for_one_neuron_is_cut(maps: int, side: int, addends: int) -> None:
+    """A core has 12,000 words, one for each input. Weights of 1 and -1 would have room in one neuron."""
+    numbers = np.random.default_rng(7)
+    wide = maps * side * side
+    nodes: dict[str, Op] = {
+        "x": Input((maps, side, side), Spike()),
+        "flat": Flatten(),
+        "out": Dense(numbers.choice([-1.0, 1.0], (40, wide))),  # no two columns are equal
+        "answer": Readout((40,), "sum"),
+        "end": Output(),
+    }
+    graph = Graph(nodes, [Edge(one, other) for one, other in pairwise(list(nodes))])
+    stimulus = {"x": (numbers.random((1, 1, maps, side, side)) < 0.05).astype(float)}
+    done = compile_graph(graph, LOIHI, stimulus)
+    op = done.levels["placed"].nodes["answer"]
+    assert isinstance(op, Readout)
+    assert (op.addends, op.shape) == (addends, (40 * addends,))
+    most = max(use.synaptic_words for _, use in utilisation(done.levels["placed"], LOIHI)["answer"])
+    assert wide / addends <= most <= 12000
+    rungs = [rung.verdict for rung in Ladder(done, stimulus, None, None).rungs(with_lava=False)]
+    assert rungs[-3:-1] == ["bit-equal", "bit-equal"]
+
+
+def test_equal_columns_are_stored_once_and_need_no_cut() -> None:
+    """A pool in the weights: 64 places of each of 512 maps have the same weights."""
+    numbers = np.random.default_rng(7)
+    weight = np.repeat(numbers.standard_normal((2, 512)), 64, axis=1)
+    dense = Dense(weight)
+    values = np.zeros((1, 1, 512, 8, 8))
+    item = Incoming(("w",), dense, 1.0, 1, False, values, values, 0)
+    assert fewest_addends([item], LOIHI) == 1
+    assert fewest_addends([replace(item, synapse=Dense(weight + numbers.random(weight.shape)))], LOIHI) == 4
 
 
 def test_each_source_is_read_by_one_of_the_neurons_of_a_number() -> None:

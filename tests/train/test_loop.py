@@ -54,6 +54,18 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(small, tmp_path
     ]
 
 
+def test_dropout_is_drawn_again_when_a_training_is_resumed(small, tmp_path: Path) -> None:
+    of = small(network={"dropout": 0.3})
+    weights = {}
+    for name, stops in (("whole", []), ("parted", [1, 2])):
+        out = tmp_path / f"{name}.pt"
+        for index, epoch in enumerate(stops):
+            assert not train(of, None, out, resume=index > 0, log=stop_after(epoch)).finished
+        assert train(of, None, out, resume=bool(stops), log=silent).finished
+        weights[name] = load_checkpoint(out).weights
+    assert all(torch.equal(value, weights["parted"][key]) for key, value in weights["whole"].items())
+
+
 def test_an_interruption_says_how_to_go_on(small, tmp_path: Path) -> None:
     lines: list[str] = []
 

@@ -107,6 +107,32 @@ def test_zips_of_class_folders(served, tmp_path: Path, monkeypatch: pytest.Monke
     assert load("cifar10-dvs:train", tmp_path, steps=1).y.tolist() == list(range(10))
 
 
+def test_zips_of_splits(served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = bytes([5, 6, 0x80, 0, 1])  # x, y, polarity and time
+    files = {}
+    for split in ("Train", "Test"):
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w") as archive:
+            for digit in (0, 7):
+                archive.writestr(f"{split}/{digit}/0000{digit}.bin", event)
+        files[f"{split}.zip"] = whole.getvalue()
+    assert [archive.name for archive in PLACES["nmnist"].archives] == list(files)
+    offered(monkeypatch, "nmnist", *served, files)
+    fetch("nmnist", tmp_path)
+    found = load("nmnist:test", tmp_path, steps=1)
+    assert found.y.tolist() == [0, 7]
+    assert np.argwhere(found.x[0, 0]).tolist() == [[1, 6, 5]]
+
+
+def test_every_archive_has_a_checksum_and_an_address() -> None:
+    for place in PLACES.values():
+        for archive in place.archives:
+            assert len(bytes.fromhex(archive.md5)) == 16
+            assert all(source.startswith(("https://", "http://")) for source in archive.sources)
+    every = [archive.md5 for place in PLACES.values() for archive in place.archives]
+    assert len(set(every)) == len(every) == 22
+
+
 def test_a_content_that_is_not_the_official_one(served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offered(monkeypatch, "mnist", *served, mnist())
     (served[0] / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
@@ -126,7 +152,7 @@ def test_an_archive_that_leaves_its_place(served, tmp_path: Path, monkeypatch: p
 
 
 def test_what_cannot_be_fetched_says_what_to_put_where(tmp_path: Path) -> None:
-    for name, place in (("imagenet", "imagenet"), ("nmnist", "N-MNIST"), ("dvs-gesture", "DvsGesture")):
+    for name, place in (("imagenet", "imagenet"), ("dvs-gesture", "DvsGesture")):
         with pytest.raises(ReadError, match=rf"cannot be fetched .*put .* into {tmp_path}/{place}"):
             fetch(name, tmp_path)
     with pytest.raises(ReadError, match=rf"put .*into {tmp_path}/mnist, or train with --download"):

@@ -25,11 +25,17 @@ from snncompile.train.processes import Processes
 from tests.train.test_resuming import same, written
 
 
-def started(tmp_path: Path, *words: str | Path) -> list[subprocess.Popen[bytes]]:
-    """Two processes, as a launcher starts them; each leaves what it says in a file log0, log1."""
+def free_port(wanted: int = 0) -> int:
+    """A port that nobody listens on: ``wanted``, which raises OSError where somebody does, or any."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", wanted))
+        return int(free.getsockname()[1])
+
+
+def started(tmp_path: Path, *words: str | Path, port: int = 0) -> list[subprocess.Popen[bytes]]:
+    """Two processes, as a launcher starts them; each leaves what it says in a file log0, log1."""
+    port = port or free_port()
     running = []
     for rank in range(2):
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -40,8 +46,17 @@ def started(tmp_path: Path, *words: str | Path) -> list[subprocess.Popen[bytes]]
 
 
 def together(tmp_path: Path, *words: str | Path) -> list[int]:
-    """Run them to their end; the exit codes."""
-    return [process.wait(timeout=300) for process in started(tmp_path, *words)]
+    """Run them to their end; the exit codes. Neither they nor the port they met at are left."""
+    port = free_port()
+    running = started(tmp_path, *words, port=port)
+    try:
+        codes = [process.wait(timeout=300) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert free_port(port) == port
+    return codes
 
 
 def by_the_rule(recipe, epochs: int) -> Network:  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from snncompile.train.course import Course, right
 from snncompile.train.networks import Network
+from snncompile.train.neurons import whole
 
 
 class Ann(Course):
@@ -17,6 +18,6 @@ class Ann(Course):
     def step(self, x: Tensor, labels: Tensor) -> tuple[float, int]:
         with self.precision.forward():
             output = self.network.predict(x)
-            loss = functional.cross_entropy(output.float(), labels)
+            loss = functional.cross_entropy(whole(output), labels)
         self.descend(loss)
         return float(loss.detach()), right(output, labels)

@@ -34,8 +34,10 @@ from snncompile.train.course import Course, right
 from snncompile.train.encoders import EVALUATION, encoded
 from snncompile.train.losses import squared_loss
 from snncompile.train.networks import INPUT, Network
-from snncompile.train.neurons import Spiking
+from snncompile.train.neurons import Spiking, whole
+from snncompile.train.processes import Processes
 
+ALONE = Processes()
 SMALLEST = 1e-3
 """A sum of currents below this has no ratio."""
 
@@ -64,11 +66,11 @@ def simulate(network: Network, x: Tensor) -> Flows:
             arriving = _sum([now[source] for source in step.sources])
             if isinstance(module, Spiking):
                 now[step.name], _, potentials[step.name] = module.step(arriving, potentials.get(step.name))
-                _add(flows.arrived, step.name, arriving)
+                _add(flows.arrived, step.name, whole(arriving))
             else:
                 now[step.name] = module(arriving)
             if isinstance(module, Spiking | nn.MaxPool2d):
-                _add(flows.sent, step.name, now[step.name])
+                _add(flows.sent, step.name, whole(now[step.name]))
     return flows
 
 
@@ -91,21 +93,35 @@ def through_sums(network: Network, flows: Flows, ratios: Mapping[str, Tensor], *
 
 def ratio(arrived: Tensor, sent: Tensor, *, masked: bool) -> Tensor:
     """``sum(FO) / sum(FI)``, over the places where FI >= FO if ``masked``; 1 where there is next to no current."""
+    return _ratio(*_totals(arrived, sent, masked=masked))
+
+
+def _totals(arrived: Tensor, sent: Tensor, *, masked: bool) -> tuple[Tensor, Tensor]:
     if masked:
         counted = arrived >= sent
         arrived, sent = arrived * counted, sent * counted
-    current = arrived.sum()
-    share = sent.sum() / current
+    return arrived.sum(), sent.sum()
+
+
+def _ratio(current: Tensor, spikes: Tensor) -> Tensor:
+    share = spikes / current
     return torch.where(current.abs() < SMALLEST, torch.ones_like(share), share)
 
 
-def measured(network: Network, flows: Flows, *, masked: bool) -> dict[str, Tensor]:
-    """The ratio of every population of one batch. Populations behind pools are never masked."""
+def measured(network: Network, flows: Flows, processes: Processes = ALONE, *, masked: bool) -> dict[str, Tensor]:
+    """The ratio of every population of one batch, of which each process has a part. Populations behind pools are never
+    masked.
+    """
     behind = {step.name for step in network.plan if _is_pool(network, step.sources[0])}
-    return {
-        name: ratio(arrived, flows.sent[name], masked=masked and name not in behind)
+    totals = [
+        _totals(arrived, flows.sent[name], masked=masked and name not in behind)
         for name, arrived in flows.arrived.items()
-    }
+    ]
+    if processes.count > 1:
+        sums = processes.sums([float(one) for pair in totals for one in pair])
+        every = torch.tensor(sums, dtype=torch.float64).to(flows.given)
+        totals = [(every[index], every[index + 1]) for index in range(0, len(every), 2)]
+    return {name: _ratio(*total) for name, total in zip(flows.arrived, totals, strict=True)}
 
 
 class Asf(Course):
@@ -128,17 +144,19 @@ class Asf(Course):
 
     def step(self, x: Tensor, labels: Tensor) -> tuple[float, int]:
         official = self.settings.rule == "official"
-        flows = simulate(self.network, x)
+        with self.precision.forward():
+            flows = simulate(self.network, x)
         if not official:
-            self.ratios = measured(self.network, flows, masked=False)
+            self.ratios = measured(self.network, flows, self.processes, masked=False)
         elif self.epoch % self.settings.refresh == 0:
             kept = self.settings.momentum
-            for name, share in measured(self.network, flows, masked=True).items():
+            for name, share in measured(self.network, flows, self.processes, masked=True).items():
                 self.ratios[name] = (1.0 - kept) * share + kept * self.ratios[name]
         scale = self.network.steps * self.recipe.neuron.threshold
-        output = through_sums(self.network, flows, self.ratios, gated=official) / scale
+        with self.precision.forward():
+            output = whole(through_sums(self.network, flows, self.ratios, gated=official)) / scale
         loss = squared_loss(output, labels)
-        parts = self.processes.count  # the loss is a sum over the batch; what the processes share is a mean
+        parts = self.processes.parts  # the loss is a sum over the batch; what the processes share is a mean
         self.descend(loss * (parts if official else 0.5 * parts))
         return float(loss.detach()) / len(x), right(output, labels)
 

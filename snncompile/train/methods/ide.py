@@ -34,9 +34,12 @@ from snncompile.train.feedback import RESTRICTED
 from snncompile.train.layers import Signal
 from snncompile.train.networks import INPUT, Network
 from snncompile.train.neurons import Spiking
+from snncompile.train.optimisers import Precision
+from snncompile.train.processes import Processes
 from snncompile.train.representation import mean_over_time
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
+ALONE, WHOLE = Processes(), Precision("float32")
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,17 @@ class Solution:
     damped: bool
 
 
-def solve(transposed: Callable[[Tensor], Tensor], g: Tensor, iterations: int, tolerance: float) -> Solution:
-    """Solve ``x = J^T x + g``; ``transposed`` applies J^T. The residual says how well."""
-    size = float(g.norm())
+def solve(
+    transposed: Callable[[Tensor], Tensor],
+    g: Tensor,
+    iterations: int,
+    tolerance: float,
+    norm: Callable[[Tensor], float] = ALONE.norm,
+) -> Solution:
+    """Solve ``x = J^T x + g``; ``transposed`` applies J^T. The residual says how well. With the ``norm`` over all
+    processes they iterate alike, as one would on the whole batch.
+    """
+    size = norm(g)
     if size == 0.0:
         return Solution(torch.zeros_like(g), 0.0, damped=False)
     best = Solution(g, float("inf"), damped=False)
@@ -58,7 +69,7 @@ def solve(transposed: Callable[[Tensor], Tensor], g: Tensor, iterations: int, to
         x = g
         for _ in range(iterations):
             following = transposed(x) + g
-            residual = float((following - x).norm()) / size
+            residual = norm(following - x) / size
             if residual < best.residual:
                 best = Solution(x, residual, damped)
             if residual < tolerance:
@@ -102,12 +113,13 @@ class Loop:
         return means, signals
 
     @torch.no_grad()
-    def rate(self, signals: dict[str, Signal]) -> Tensor:
+    def rate(self, signals: dict[str, Signal], precision: Precision = WHOLE) -> Tensor:
         """Simulate all steps; the (weighted) mean of what the last population of the loop sent."""
         training = [norm.training for norm in self.norms]
         for norm in self.norms:
             norm.eval()
-        self.network.run_loop(self.steps, signals, None)
+        with precision.forward():
+            self.network.run_loop(self.steps, signals, None)
         for norm, was in zip(self.norms, training, strict=True):
             norm.train(was)
         return mean_over_time(signals[self.back].timed(), self.decay)
@@ -133,7 +145,11 @@ class Loop:
 
 
 class Ide(Course):
-    """Cross entropy of the answer at the measured rates; the loop's parameters by the implicit gradient."""
+    """Cross entropy of the answer at the measured rates; the loop's parameters by the implicit gradient.
+
+    In half precision the loop is simulated in it, which is most of the work. The equation of the gradient is not: its
+    residual could not come below the roundoff.
+    """
 
     network: Network
 
@@ -157,7 +173,7 @@ class Ide(Course):
             if isinstance(module, RESTRICTED):
                 module.iterate()
         means, signals = self.loop.lead_in(x)
-        rate = self.loop.rate(signals).requires_grad_()
+        rate = self.loop.rate(signals, self.precision).requires_grad_()
         output = self.loop.answer(rate)
         loss = functional.cross_entropy(output, labels)
         (g,) = torch.autograd.grad(loss, rate, retain_graph=True)
@@ -167,7 +183,7 @@ class Ide(Course):
         def transposed(vector: Tensor) -> Tensor:
             return torch.autograd.grad(settled, given, vector, retain_graph=True)[0]
 
-        solution = solve(transposed, g, self.settings.iterations, self.settings.tolerance)
+        solution = solve(transposed, g, self.settings.iterations, self.settings.tolerance, self.processes.norm)
         gap = float((settled.detach() - given.detach()).abs().mean())
         self.told.append((solution.residual, solution.damped, gap))
         self.descend(loss + (settled * solution.x).sum() - float((settled * solution.x).sum().detach()))
@@ -180,7 +196,7 @@ class Ide(Course):
         return {
             "residual": max(residuals),
             "damped_batches": sum(damped),
-            "equilibrium_gap": sum(gaps) / len(gaps),
+            "equilibrium_gap": self.processes.sums([sum(gaps) / len(gaps)])[0] / self.processes.count,
         }
 
 

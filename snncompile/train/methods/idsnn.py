@@ -24,9 +24,11 @@ from torch.nn import functional
 from snncompile.errors import ReadError, SheetError
 from snncompile.recipe import Convolution, Recipe, Residual
 from snncompile.recipe.methods import IdsnnSettings
+from snncompile.train.checkpoint import Teacher
 from snncompile.train.course import Course, right
 from snncompile.train.losses import distillation_loss
 from snncompile.train.networks import Network
+from snncompile.train.neurons import whole
 from snncompile.train.teachers import digest, read_teacher, teacher_recipe
 
 Unit = tuple[str, ...]
@@ -116,7 +118,7 @@ class Idsnn(Course):
         super().__init__(recipe)
         taught_by = teacher_recipe(recipe)
         self.teacher = read_teacher(taught_by, weights)
-        self.known_as = {"teacher": taught_by.name, "sha256": digest(weights)}
+        self.known_as = Teacher(taught_by.name, digest(weights))
         if self.settings.inherit:
             inherit(self.network, self.teacher, self.settings.blocks)
 
@@ -130,22 +132,22 @@ class Idsnn(Course):
         own = self.settings
         with self.precision.forward():
             output = self.network.predict(x)
-            loss = functional.cross_entropy(output.float(), labels)
+            loss = functional.cross_entropy(whole(output), labels)
             if own.distillation:
                 with torch.no_grad():
                     wanted = self.teacher.to(x.device).predict(x)
-                taught = distillation_loss(output.float(), wanted.float(), own.temperature)
+                taught = distillation_loss(whole(output), whole(wanted), own.temperature)
                 loss = loss + own.distillation * taught
         self.descend(loss)
         return float(loss.detach()), right(output, labels)
 
     def metrics(self) -> dict[str, Any]:
-        return {"teacher": self.known_as["teacher"], "teacher_sha256": self.known_as["sha256"]}
+        return dict(self.known_as.told())
 
     def extra(self) -> dict[str, object]:
-        return {"teacher": dict(self.known_as)}
+        return {"teacher": {"teacher": self.known_as.name, "sha256": self.known_as.sha256}}
 
     def restore(self, content: Mapping[str, Any], where: str) -> None:
-        if content.get("teacher") != self.known_as:
+        if content.get("teacher") != self.extra()["teacher"]:
             remedy = "give it the teacher that it began with, or start again with --force"
             raise ReadError("was begun with another teacher", where=where, remedy=remedy)

@@ -15,6 +15,7 @@ from snncompile.recipe.methods import TetSettings
 from snncompile.train.course import Course, right
 from snncompile.train.losses import sdt_loss, tet_loss
 from snncompile.train.networks import Network
+from snncompile.train.neurons import whole
 from snncompile.train.optimisers import optimiser_of, scheduled_rate
 
 
@@ -40,8 +41,8 @@ class Tet(Course):
         own = self.settings
         with self.precision.forward():
             outputs = self.network(x)
-            whole = outputs.float()
-            loss = sdt_loss(whole, labels) if own.loss == "sdt" else tet_loss(whole, labels, own.mix, own.phi)
+            judged = whole(outputs)
+            loss = sdt_loss(judged, labels) if own.loss == "sdt" else tet_loss(judged, labels, own.mix, own.phi)
         self.descend(loss)
         return float(loss.detach()), right(outputs.mean(dim=1), labels)
 

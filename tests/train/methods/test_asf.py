@@ -102,6 +102,33 @@ def test_gradient_is_the_rule_written_by_hand(gated: bool) -> None:
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
 
 
+def test_the_gradient_pass_is_as_long_for_many_steps_as_for_few() -> None:
+    """Modules that run with a gradient, and nodes of the graph that is gone through backward."""
+
+    def counts(steps: int) -> tuple[int, int]:
+        net, calls = network(recipe(asf={"steps": steps})), 0
+
+        def called(*_: object) -> None:
+            nonlocal calls
+            calls += torch.is_grad_enabled()
+
+        for module in net.modules_of.values():
+            module.register_forward_hook(called)
+        x = (torch.rand(4, steps, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+        flows = simulate(net, x)
+        assert not any(sums.requires_grad for sums in (*flows.arrived.values(), *flows.sent.values()))
+        seen, waiting = set(), [through_sums(net, flows, measured(net, flows, masked=True)).grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                waiting += [before for before, _ in node.next_functions]
+        return calls, len(seen)
+
+    assert counts(2) == counts(40)
+    assert counts(2)[0] == 5  # a convolution, its pool, what flattens it, two layers; neurons are a factor
+
+
 def test_ratios_by_hand() -> None:
     arrived, sent = torch.tensor([4.0, -3.0, 1.0, 2.0]), torch.tensor([2.0, 0.0, 3.0, 2.0])
     assert ratio(arrived, sent, masked=True).item() == pytest.approx(4.0 / 6.0)  # the first and the last
