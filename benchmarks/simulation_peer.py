@@ -41,6 +41,23 @@ def spikingjelly(currents, layer):
     return layer["node"](currents)
 
 
+def spikingjelly_fed_back(currents, layer, weight):
+    """The same layer with SpikingJelly's node, a call a step, which hears itself one step late."""
+    from spikingjelly.activation_based import functional as jelly
+    from spikingjelly.activation_based import neuron
+
+    if "node" not in layer:
+        above = float(np.nextafter(np.float32(layer["threshold"]), np.float32(np.inf)))  # it fires at its threshold
+        layer["node"] = neuron.LIFNode(tau=2.0, decay_input=False, v_threshold=above, v_reset=0.0).eval()
+    jelly.reset_net(layer["node"])
+    fired = torch.zeros_like(currents[0])
+    spikes = []
+    for current in currents:
+        fired = layer["node"](torch.addmm(current, fired, weight.T))
+        spikes.append(fired)
+    return torch.stack(spikes)
+
+
 def snntorch(currents, layer):
     """The same neuron as snnTorch's ``Leaky``, a call a step."""
     import snntorch as snn
@@ -66,7 +83,7 @@ class Network:
     def __init__(self, layers, weights, peer="torch"):
         self.layers = [dict(layer) for layer in layers]
         self.weights = {name: torch.tensor(array.astype(np.float32)) for name, array in weights.items()}
-        self.neurons = NEURONS[peer]
+        self.neurons, self.peer = NEURONS[peer], peer
         self.rates = {}
 
     @torch.inference_mode()
@@ -91,6 +108,8 @@ class Network:
     def recurrent(self, currents, layer, branch):
         """A layer that feeds itself, one step late, goes step by step."""
         weight = self.weights[branch["weight"]]
+        if self.peer == "spikingjelly":
+            return spikingjelly_fed_back(currents, layer, weight)
         potential = torch.zeros_like(currents[0])
         fired = torch.zeros_like(currents[0])
         spikes = []
