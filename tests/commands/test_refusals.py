@@ -247,6 +247,6 @@ def test_a_chip_that_is_too_small(
 
 
 def test_a_network_that_no_chip_holds(tmp_path: Path, refused: Callable[..., str]) -> None:
-    path = checkpoint(tmp_path / "large.pt", "512C3-512C3-256C3-10FC")
+    path = checkpoint(tmp_path / "large.pt", "1536C3-4C3-10FC")
     said = refused(6, "export", path, "-o", tmp_path / "out")
     assert re.search(r"\w+ \(\w+\): needs \d+ .* on a core, loihi has \d+ \(targets/loihi.toml:\d+, core\.", said)

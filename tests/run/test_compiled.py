@@ -70,7 +70,7 @@ def ran(graph: Graph, stimulus: dict[str, Any], products: float | None, **more: 
     """A run with products as they are measured (None), never (0) or wherever they may be (infinity)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"{COMPILED}.PRODUCTS", products)
-        simulator = Simulator(graph, more.pop("target", TARGET), **more)
+        simulator = Simulator(graph, more.pop("target", TARGET), **{"threads": 1} | more)  # one, as each counts its own
         trace = simulator.run(stimulus)
     return trace, multiplied(simulator) if not simulator.uncarried else 0
 
@@ -160,7 +160,7 @@ def test_the_share_of_spikes_decides() -> None:
         stimulus = {"input": draw < rate}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(f"{COMPILED}.PRODUCTS", 10.0)
-            simulator = Simulator(graph, TARGET)
+            simulator = Simulator(graph, TARGET, threads=1)
             found = simulator.run(stimulus)
         took.append(multiplied(simulator))
         assert first_divergence(found, integer.run(graph, stimulus, TARGET), ("lif",)) is None
