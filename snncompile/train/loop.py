@@ -113,7 +113,8 @@ def train_with(recipe: Recipe, data_root: Path | None, out: Path, options: Optio
     def teach(teacher: Recipe, path: Path) -> bool:
         again = not options.force and (path.is_file() or resume_path(path).is_file())
         log(f"{recipe.name}: its teacher {teacher.name} first, in {path}")
-        return train_with(teacher, data_root, path, replace(options, resume=again, curves=None), log).finished
+        own = replace(options, resume=again, curves=None, compile=False)  # rectifiers have nothing to compile
+        return train_with(teacher, data_root, path, own, log).finished
 
     weights = teacher_of(recipe, out, teach)
     if weights is None and has_teacher(recipe):

@@ -46,7 +46,8 @@ def _archives(bases: Sequence[str], sums: dict[str, str]) -> tuple[Archive, ...]
 
 # Where each MD5 was read:
 #   MNIST, Fashion-MNIST    taken of the original files; torchvision, datasets/mnist.py, states the same
-#   CIFAR                   www.cs.toronto.edu/~kriz/cifar.html, the column md5sum of the binary versions
+#   CIFAR-10                www.cs.toronto.edu/~kriz/cifar.html, the column md5sum of the binary version
+#   CIFAR-100               copies of the same table, and loaders that state the same; not the page itself
 #   N-MNIST                 tonic, datasets/nmnist.py, with the address; SpikingJelly, datasets/n_mnist.py, the same
 #   CIFAR10-DVS             SpikingJelly, datasets/cifar10_dvs.py, with the addresses
 #   DVS128 Gesture          SpikingJelly, datasets/dvs128_gesture.py; its page gives files to a browser only

@@ -19,6 +19,7 @@ from snncompile.train.networks import Network
 from snncompile.train.neurons import Spiking
 from snncompile.train.processes import Processes
 from snncompile.train.surrogates import Surrogate
+from tests.train.every_method import recipe_of
 from tests.train.test_loop import silent
 
 
@@ -127,6 +128,13 @@ def test_a_training_with_kernels_starts_like_one_without(small) -> None:
         assert kinds == {compiled}
         losses.append(course.step(x, labels)[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.usefixtures("written")
+def test_the_teacher_of_a_compiled_training_is_trained_as_written(tmp_path: Path) -> None:
+    recipe = recipe_of("idsnn", tmp_path, training={"epochs": 1, "samples": 200})
+    assert train_with(recipe, None, tmp_path / "student.pt", Options(compile=True), silent).finished
+    assert (tmp_path / "student.teacher.pt").is_file()
 
 
 def test_methods_without_such_neurons_refuse(small, tmp_path: Path) -> None:
