@@ -70,16 +70,16 @@ def _silent(line: str) -> None:
 def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outcome:
     """From a checkpoint in reals (``--from``, or trained here beside ``out``) to one in integers."""
     from snncompile.train.in_integers import train_in_integers
-    from snncompile.train.resuming import refuse_overwriting, resume_path
+    from snncompile.train.resuming import begun, refuse_overwriting
 
     out = Path(options.output)
     refuse_overwriting(out, options.resume, options.force)
     start = None
-    if not (options.resume and (out.is_file() or resume_path(out).is_file())):
+    if not (options.resume and begun(out)):
         path = Path(options.start) if options.start else out.with_name(f"{out.stem}.reals{out.suffix}")
         if not options.start:
-            again = path.is_file() or resume_path(path).is_file()
-            reals = _in_reals(replace(recipe, quantise=None), options, path, log, resume=again and not options.force)
+            again = begun(path) and not options.force
+            reals = _in_reals(replace(recipe, quantise=None), options, path, log, resume=again)
             if not reals.finished:
                 return reals
         start = _quantised(recipe, path, log)

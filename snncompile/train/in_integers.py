@@ -22,6 +22,7 @@ from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.integers import Integers
 from snncompile.train.loop import Log, Options, Outcome, already, follow, resume_path, set_threads
 from snncompile.train.losses import sdt_loss, tet_loss
+from snncompile.train.resuming import nothing_to_resume
 
 
 class IntegerCourse(Course):
@@ -118,7 +119,7 @@ def train_in_integers(
         content = checkpoint.read(resume_path(out), checkpoint.RESUME_FORMAT)
         start = Integers.from_plain(content.get("integers"), str(resume_path(out)))
     if start is None:
-        raise ReadError("no such file", where=str(resume_path(out)), remedy="start without --resume")
+        raise nothing_to_resume(out)
     return follow(IntegerCourse(recipe, start), data_root, out, Options(resume, force), log)
 
 

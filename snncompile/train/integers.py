@@ -59,7 +59,8 @@ class Integers:
                 f"was trained in the integers of {self.target.name}, which {target.name} does not compute with",
                 where=where,
                 why=f"{key} is {_told(getattr(self.target, key))} there and {_told(getattr(target, key))} here",
-                remedy=f"train it with --quantise {target.name}, or lower the checkpoint in reals that it came from",
+                remedy=f"--target {self.target.name} is what it was trained for; for {target.name}, train it with "
+                f"--quantise {target.name}, or lower the checkpoint in reals that it came from",
             )
 
     def check_fits(self, recipe: Recipe, where: str) -> None:

@@ -31,7 +31,7 @@ from snncompile.train.batches import Ahead
 from snncompile.train.course import Course, Trainee
 from snncompile.train.curves import Curves
 from snncompile.train.data import Split, load_for
-from snncompile.train.methods import course_of, has_teacher, teacher_of
+from snncompile.train.methods import course_of, has_teacher, teacher_of, teacher_path
 from snncompile.train.places import fetch
 from snncompile.train.processes import Processes
 from snncompile.train.progress import Progress
@@ -39,7 +39,9 @@ from snncompile.train.resuming import (
     Log,
     Outcome,
     already,
+    begun,
     make_room,
+    nothing_to_resume,
     refuse_overwriting,
     restore,
     resume_path,
@@ -109,9 +111,13 @@ def train_with(recipe: Recipe, data_root: Path | None, out: Path, options: Optio
     if options.resume and (done := already(recipe, out, log)):
         return done
     refuse_overwriting(out, options.resume, options.force)
+    if options.resume and has_teacher(recipe) and not resume_path(out).is_file():
+        if not begun(teacher_path(out)):
+            raise nothing_to_resume(out)
+        options = replace(options, resume=False)  # it was ended while its teacher was taught, or soon after
 
     def teach(teacher: Recipe, path: Path) -> bool:
-        again = not options.force and (path.is_file() or resume_path(path).is_file())
+        again = not options.force and begun(path)
         log(f"{recipe.name}: its teacher {teacher.name} first, in {path}")
         own = replace(options, resume=again, curves=None, compile=False)  # rectifiers have nothing to compile
         return train_with(teacher, data_root, path, own, log).finished
@@ -334,7 +340,7 @@ def _interrupted(saved: int, out: Path) -> str:
     if not saved:
         return "interrupted before the end of the first epoch: nothing was saved"
     epochs = "1 epoch is" if saved == 1 else f"{saved} epochs are"
-    return f"interrupted: {epochs} saved in {out}; go on with --resume -o {out}"
+    return f"interrupted: {epochs} saved in {out}; the same command with --resume goes on"
 
 
 def _parameters(network: Trainee) -> int:

@@ -34,6 +34,16 @@ def resume_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.resume")
 
 
+def begun(out: Path) -> bool:
+    """Whether there is a training of ``out``, finished or not."""
+    return out.is_file() or resume_path(out).is_file()
+
+
+def nothing_to_resume(out: Path) -> ReadError:
+    """For ``--resume`` where nothing was begun, or nothing was saved."""
+    return ReadError("there is nothing to resume", where=str(out), remedy="start without --resume")
+
+
 def already(recipe: Recipe, out: Path, log: Log) -> Outcome | None:
     """The outcome of a training that has nothing left to resume; None where there is something to do."""
     if resume_path(out).is_file() or not out.is_file():
@@ -49,6 +59,8 @@ def restore(course: Course, average: Average, out: Path) -> None:
     """Bring a course to where its resume file says it is. Raises ReadError."""
     path = resume_path(out)
     where = str(path)
+    if not path.is_file():
+        raise nothing_to_resume(out)
     content = checkpoint.read(path, checkpoint.RESUME_FORMAT)
     for name, kind in (("recipe", dict), ("weights", dict), ("optimiser", dict), ("history", list)):
         if not isinstance(content.get(name), kind):

@@ -47,6 +47,11 @@ def has_teacher(recipe: Recipe) -> bool:
     return isinstance(recipe.settings, IdsnnSettings)
 
 
+def teacher_path(out: Path) -> Path:
+    """Where the teacher of a student at ``out`` is kept, if no file of its weights is named."""
+    return out.with_name(f"{out.stem}.teacher{out.suffix}")
+
+
 def teacher_of(recipe: Recipe, out: Path, teach: Callable[[Recipe, Path], bool]) -> Path | None:
     """The weights of a recipe's teacher, where its method has one: the file that it names, else one beside ``out``.
 
@@ -63,5 +68,5 @@ def teacher_of(recipe: Recipe, out: Path, teach: Callable[[Recipe, Path], bool])
         return named
     from snncompile.train.teachers import teacher_recipe
 
-    path = out.with_name(f"{out.stem}.teacher{out.suffix}")
+    path = teacher_path(out)
     return path if teach(teacher_recipe(recipe), path) else None

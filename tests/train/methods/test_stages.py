@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
 from snncompile.train.checkpoint import load_checkpoint
 from snncompile.train.loop import Outcome, resume_path, train
@@ -148,6 +149,12 @@ def test_an_interruption_of_either_changes_no_bit(tmp_path: Path, where: str) ->
             raise KeyboardInterrupt
 
     assert not train(of, None, tmp_path / "parted.pt", log=stop).finished
-    assert train(of, None, tmp_path / "parted.pt", resume=where == "student", log=quiet).finished
+    assert train(of, None, tmp_path / "parted.pt", resume=True, log=quiet).finished
     one, other = weights(tmp_path / "whole.pt"), weights(tmp_path / "parted.pt")
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_student_without_a_teacher_of_its_own_has_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"out.pt: there is nothing to resume"):
+        train(taught(tmp_path), None, tmp_path / "out.pt", resume=True, log=quiet)
+    assert not (tmp_path / "out.teacher.pt").exists()
