@@ -17,7 +17,7 @@ from snncompile.train import checkpoint
 from snncompile.train.data import Split
 from snncompile.train.networks import Network
 from snncompile.train.optimisers import Precision, optimiser_of, scheduled_rate
-from snncompile.train.processes import Processes
+from snncompile.train.processes import Backward, Processes
 
 
 class Trainee(Protocol):
@@ -54,6 +54,7 @@ class Course(ABC):
         self.network = self.build()
         self.optimiser = optimiser_of(self.training, self.network.parameters())
         self.precision = Precision(self.training.precision)
+        self.backward = Backward(self.network, self.processes)
 
     def settle(self, processes: Processes, *, compiled: bool = False) -> None:
         """Work as one of several processes, on the device of this one, with neurons as ``compiled`` kernels or not.
@@ -68,6 +69,7 @@ class Course(ABC):
             why = "only neurons that the gradient goes through step by step are"
             raise SheetError(f"the neurons of {self.recipe.method} are not compiled", where="--compile", why=why)
         self.precision = Precision(self.training.precision, processes.device)
+        self.backward = Backward(self.network, processes)
 
     # Where it stands
 
@@ -123,8 +125,7 @@ class Course(ABC):
     def descend(self, loss: Tensor) -> None:
         """The gradient of a loss (a mean over the batch), shared by the processes, and the step of the optimiser."""
         self.optimiser.zero_grad(set_to_none=True)
-        self.precision.scaled(loss).backward()  # type: ignore[no-untyped-call]
-        self.processes.share_gradients(self.network.parameters())
+        self.backward(self.precision.scaled(loss))
         self.precision.step(self.optimiser)
 
     def after_step(self) -> None:  # noqa: B027

@@ -1,9 +1,12 @@
-"""Several processes that train one network: one CPU or one accelerator each, through ``torch.distributed``.
+"""Several processes that train one network: one CPU or one accelerator each, with torch's DistributedDataParallel.
 
 A batch is cut into one part a process; each takes the gradient of the mean loss of its part. The step that all of them
 make is that of the whole batch::
 
     g = sum_p n_p g_p / sum_p n_p        n_p: samples in the part of process p
+
+The wrapper adds gradients up, bucket by bucket, while the rest of the backward pass still runs. It is shown the loss
+alone (``Backward``), so that a method may come to it by other ways than the network's ``forward``.
 
 Batch norm normalises with the statistics of a process's own part; the running statistics are averaged after each epoch.
 Gradients are added in the order of the processes wherever the same number of processes runs, so a training can be
@@ -14,11 +17,13 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn import parallel
 
 from snncompile.errors import ReadError, ToolError
 
@@ -59,23 +64,6 @@ class Processes:
         self.share = len(own) * self.count / len(chosen)
         return own
 
-    def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by that of the whole batch."""
-        if self.count == 1:
-            return
-        # a parameter that this process did not use still takes part: the others wait for it
-        own = list(parameters)
-        for parameter in own:
-            if parameter.grad is None and parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-        grads = [parameter.grad for parameter in own if parameter.grad is not None]
-        flat = torch.cat([grad.flatten() for grad in grads]) * (self.share / self.count)
-        _added(flat)
-        start = 0
-        for grad in grads:
-            grad.copy_(flat[start : start + grad.numel()].view_as(grad))
-            start += grad.numel()
-
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace every tensor of reals by its mean over the processes."""
         if self.count == 1:
@@ -106,6 +94,74 @@ class Processes:
             _added(torch.zeros((), device=self.device))
 
 
+class _Loss(nn.Module):
+    """A network, and its loss as the wrapper wants it: something that a ``forward`` gives."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        # the wrapper looks for parameters that a step did not use, and complains at every start if it finds none
+        self.unused = nn.Parameter(next(network.parameters()).detach().new_zeros(()))
+
+    def forward(self, loss: Tensor) -> Tensor:
+        return loss
+
+
+class Backward:
+    """The backward pass of one of several processes; after it every parameter has the gradient of the whole batch."""
+
+    def __init__(self, network: object, processes: Processes) -> None:
+        self.network, self.processes = network, processes
+        self._wrapper: parallel.DistributedDataParallel | None = None
+        self._lost: RuntimeError | None = None
+
+    def __call__(self, loss: Tensor) -> None:
+        """The gradients of a loss, the mean over this process's part. Raises ToolError where a process is gone."""
+        if self.processes.count == 1:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        try:
+            self._wrapped()(loss).backward()
+        except RuntimeError as error:
+            if self._lost is None:
+                raise
+            raise _gone(self._lost) from error
+
+    def _wrapped(self) -> parallel.DistributedDataParallel:
+        """The wrapper, made when network and device are settled.
+
+        Buckets stay as they are (``find_unused_parameters``): made anew after the first step, sums would go in another
+        order in a training that is resumed.
+        """
+        if self._wrapper is None:
+            assert isinstance(self.network, nn.Module)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its successor sends them once
+                self._wrapper = parallel.DistributedDataParallel(
+                    _Loss(self.network), broadcast_buffers=False, find_unused_parameters=True, init_sync=False
+                )
+            self._wrapper.register_comm_hook(self, lambda own, bucket: own._added(bucket))
+        return self._wrapper
+
+    def _added(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        """Begin to add up one bucket, each part in its share."""
+        part = bucket.buffer().mul_(self.processes.share / self.processes.count)
+        try:
+            begun: torch.futures.Future[list[Tensor]] = distributed.all_reduce(part, async_op=True).get_future()
+        except RuntimeError as error:
+            self._lost = error
+            raise
+        added: torch.futures.Future[Tensor] = begun.then(self._arrived)
+        return added
+
+    def _arrived(self, sums: torch.futures.Future[list[Tensor]]) -> Tensor:
+        try:
+            return sums.value()[0]
+        except RuntimeError as error:
+            self._lost = error
+            raise
+
+
 def leave() -> None:
     """Say goodbye to the others, where there are any."""
     if distributed.is_initialized():
@@ -117,9 +173,13 @@ def _added(tensor: Tensor) -> None:
     try:
         distributed.all_reduce(tensor)
     except RuntimeError as error:
-        why = str(error).splitlines()[0][:120]
-        remedy = "go on with --resume"
-        raise ToolError("another process has stopped", where="training together", why=why, remedy=remedy) from error
+        raise _gone(error) from error
+
+
+def _gone(error: RuntimeError) -> ToolError:
+    why = str(error).splitlines()[0][:120]
+    remedy = "go on with --resume"
+    return ToolError("another process has stopped", where="training together", why=why, remedy=remedy)
 
 
 def _number(variable: str, default: int) -> int:
