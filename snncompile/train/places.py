@@ -144,7 +144,7 @@ def folder_of(name: str, root: Path | None) -> Path:
     for folder in PLACES[name].folders:
         if (given / folder).is_dir():
             return given / folder
-    remedy = _remedy(name, given)
+    remedy = f"{_by_hand(name, given)}, or train with --download" if PLACES[name].archives else _by_hand(name, given)
     searched = ", ".join(PLACES[name].folders)
     raise ReadError(f"the data are not in {given}", where=name, why=f"looked for {searched}", remedy=remedy)
 
@@ -166,10 +166,8 @@ def _root(name: str, root: Path | None) -> Path:
     return given
 
 
-def _remedy(name: str, root: Path) -> str:
-    place = PLACES[name]
-    by_hand = f"put {place.source} into {root / place.folders[0]}"
-    return f"{by_hand}, or train with --download" if place.archives else by_hand
+def _by_hand(name: str, root: Path) -> str:
+    return f"put {PLACES[name].source} into {root / PLACES[name].folders[0]}"
 
 
 # Fetching
@@ -191,13 +189,13 @@ def fetch(name: str, root: Path | None) -> Path:
             return given / folder
     if not place.archives:
         why = "its authors ask for it to be fetched by hand, or state no checksum"
-        raise ReadError("cannot be fetched", where=name, why=why, remedy=_remedy(name, given))
+        raise ReadError("cannot be fetched", where=name, why=why, remedy=_by_hand(name, given))
     target = given / place.folders[0]
     beside = given / f".{place.folders[0]}.{os.getpid()}"
     try:
         beside.mkdir(parents=True)
         for archive in place.archives:
-            _fetch(name, archive, beside / archive.name, _remedy(name, given))
+            _fetch(name, archive, beside / archive.name, _by_hand(name, given))
             _unpack(beside / archive.name, beside, place.folders[0])
         os.replace(beside, target)
     except OSError as error:

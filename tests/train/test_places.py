@@ -137,7 +137,8 @@ def test_a_content_that_is_not_the_official_one(served, tmp_path: Path, monkeypa
     offered(monkeypatch, "mnist", *served, mnist())
     (served[0] / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
     root = tmp_path / "data"
-    with pytest.raises(ReadError, match=r"t10k-labels-idx1-ubyte\.gz cannot be fetched .*MD5 .*, not "):
+    said = rf"t10k-labels-idx1-ubyte\.gz cannot be fetched .*MD5 .*, not .*; put .* into {root}/mnist$"
+    with pytest.raises(ReadError, match=said):
         fetch("mnist", root)
     assert list(root.iterdir()) == []
 
