@@ -87,7 +87,7 @@ class Recorder:
             values = numbers if spikes is None else spikes
             self._write(signal, spikes is not None, constant, values.size, values)
         self._write(len(kept))
-        for population, spikes, potentials in kept:
+        for population, spikes, potentials, *_ in kept:
             self._write(population, spikes is not None, potentials.size, potentials)
             if spikes is not None:
                 self._write(spikes)

@@ -112,7 +112,7 @@ bool run_and_compare(Reader &in, snn::Engine &engine, int threads, int rounds) {
         expected_spikes.push_back(fires ? in.array(count) : nullptr);
         bytes.push_back(std::make_unique<std::vector<uint8_t>>(fires ? count : 0));
         numbers.push_back(std::make_unique<std::vector<int64_t>>(count));
-        kept.push_back({index, fires ? bytes.back()->data() : nullptr, numbers.back()->data()});
+        kept.push_back({index, fires ? bytes.back()->data() : nullptr, numbers.back()->data(), nullptr, nullptr});
         sizes.push_back(count);
     }
     const int64_t populations = in.next();

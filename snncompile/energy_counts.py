@@ -1,8 +1,8 @@
 """Where events meet synapses: what reaches an op, and through how many synapses each event goes. Exact, in int64.
 
 The fan-out of an element is how many synapses it feeds (``energy_reach``), at the borders as well and for any stride,
-dilation, group and kernel. Maps are arrays ``[2, *shape]``: row 0 counts every synapse (structural), row 1 those whose
-weight is not zero.
+dilation, group and kernel. Maps broadcast to ``[2, *shape]``: row 0 counts every synapse (structural), row 1 those
+whose weight is not zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from snncompile.energy_conventions import Role
 from snncompile.energy_events import FanOut
-from snncompile.energy_reach import before, synapses
+from snncompile.energy_reach import before, ones, synapses, total
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers, Reals
 from snncompile.ir.graph import Graph
@@ -48,25 +48,26 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Way:
-    """A way from ``source`` to where counting began: ``fan_out`` [2, *shape of the source], and the ``pool`` on it
-    that is nearest to its end.
+    """A way from ``source``, of this ``shape``, to where counting began: ``fan_out``, its map, and the ``pool`` on it
+    that is nearest to the end.
     """
 
     source: str
+    shape: Shape
     fan_out: Integers
     pool: str | None
 
     @cached_property
     def reach(self) -> tuple[FanOut, FanOut]:
         """Both rows of the fan-out ready for counting; one object where they are the same."""
-        return reach(self.fan_out)
+        return reach(self.fan_out, self.shape)
 
 
-def reach(fan_out: Integers) -> tuple[FanOut, FanOut]:
-    """A map [2, *shape] ready for counting."""
-    every, present = fan_out
-    whole = FanOut(every)
-    return whole, whole if np.array_equal(every, present) else FanOut(present)
+def reach(fan_out: Integers, shape: Shape) -> tuple[FanOut, FanOut]:
+    """A map ready for counting."""
+    every, present = fan_out[0], fan_out[-1]
+    whole = FanOut(every, shape)
+    return whole, whole if len(fan_out) == 1 or np.array_equal(every, present) else FanOut(present, shape)
 
 
 def arriving_shape(graph: Graph, extent: Mapping[str, Shape], name: str) -> Shape:
@@ -90,7 +91,7 @@ def ways(plan: Plan, name: str, fan_out: Integers, pool: str | None = None) -> I
         elif isinstance(op, Norm) and edge.source not in plan.standing:
             yield from ways(plan, edge.source, fan_out, pool)  # it is in the weights before it
         else:
-            yield Way(edge.source, fan_out, pool)
+            yield Way(edge.source, plan.extent[edge.source], fan_out, pool)
 
 
 def uncounted(graph: Graph, name: str) -> GraphError:
@@ -118,7 +119,7 @@ class Plan:
             raise uncounted(graph, name)
         self.graph, self.extent = graph, shapes(graph)
         self.standing = standing(graph)
-        self.biased = {name: int(np.count_nonzero(mask)) for name, mask in biases(graph, self.extent).items()}
+        self.biased = {name: total(mask, self.extent[name]) for name, mask in biases(graph, self.extent).items()}
         self.ways: dict[str, tuple[Way, ...]] = {}
         self.synapses: dict[str, int] = {}
         self.own: dict[str, Integers] = {}
@@ -127,22 +128,23 @@ class Plan:
                 continue
             match op := graph.nodes[name]:
                 case Dense() | Conv():
-                    fan_out = self.own[name] = synapses(op, arriving_shape(graph, self.extent, name), self.extent[name])
-                    fan_out[0] //= self.addends(name)  # only one of the neurons of a number reads each source
+                    reads = arriving_shape(graph, self.extent, name)
+                    fan_out = synapses(op, reads, self.extent[name])
+                    if (addends := self.addends(name)) > 1:  # only one of the neurons of a number reads each source
+                        fan_out = np.stack([fan_out[0] // addends, fan_out[-1]])
+                    self.own[name] = fan_out
                 case Pool():
-                    fan_out = before(op, self._ones(name), arriving_shape(graph, self.extent, name))
+                    reads = arriving_shape(graph, self.extent, name)
+                    fan_out = before(op, ones(self.extent[name]), reads)
                 case _:
-                    fan_out = self._ones(name)
-            self.synapses[name] = int(fan_out[0].sum())
+                    reads = self.extent[name]
+                    fan_out = ones(reads)
+            self.synapses[name] = total(fan_out[0], reads)
             self.ways[name] = tuple(ways(self, name, fan_out))
         self.sources = {name: tuple(dict.fromkeys(way.source for way in some)) for name, some in self.ways.items()}
         self.sites = {name: sum(prod(self.extent[one]) for one in some) for name, some in self.sources.items()}
         self.sizes = {name: self._sizes(name) for name in self.ways}
         self.roles = dict(_roles(self))
-
-    def _ones(self, name: str) -> Integers:
-        """One synapse an element that a node sends."""
-        return np.ones((2, *self.extent[name]), dtype=np.int64)
 
     def addends(self, name: str) -> int:
         """How many neurons a number has in the read-out behind weights; 1 elsewhere."""
@@ -187,7 +189,9 @@ def _roles(plan: Plan) -> Iterator[tuple[str, Role]]:
 
 
 def biases(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, NDArray[np.bool_]]:
-    """Which neurons of each population have a bias: their own, or what linear ops send when nothing is sent."""
+    """Which neurons of each population have a bias: their own, or what linear ops send when nothing is sent. Masks that
+    broadcast to the shapes of the populations.
+    """
     known: dict[str, Reals | None] = {}
 
     def arriving(name: str) -> Reals | None:
@@ -209,19 +213,19 @@ def biases(graph: Graph, extent: Mapping[str, Shape]) -> dict[str, NDArray[np.bo
         assert isinstance(op, Neuron | Readout)
         values = arriving(name)
         sent = 0.0 if values is None else (real(op.gain) if isinstance(op, Neuron) else 1.0) * values[0]
-        found[name] = np.broadcast_to(sent + real(op.bias) != 0, op.shape)
+        found[name] = np.asarray(sent + real(op.bias) != 0)
     return found
 
 
 def _constant(graph: Graph, name: str, extent: Shape) -> Reals | None:
     """What a node sends when nothing at all arrives: a number a channel, None where that is zeros."""
-    op, each = graph.nodes[name], (1, extent[0], *(1,) * (len(extent) - 1))
+    op, axes = graph.nodes[name], (1,) * (len(extent) - 1)
     match op:
         case Input() | Neuron() | Readout() | Flatten() | Pool() | Scale():
             return None
         case Dense() | Conv():
             if op.bias is None:
                 return None
-            return np.broadcast_to(real(op.bias), extent[:1]).reshape(each)
+            return real(op.bias).reshape(1, -1, *axes)
         case _:
-            return apply_linear(graph, name, np.zeros(each if isinstance(op, Norm) else (1, *extent)))
+            return apply_linear(graph, name, np.zeros((1, extent[0], *axes) if isinstance(op, Norm) else (1, *extent)))

@@ -11,61 +11,72 @@ have one digit; fan-outs have few digits or few values (``FanOut``), none where 
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.fixed import Integers
+from snncompile.ir.ops import Shape
+from snncompile.run.bits import Bits, ever_and_always, met, packed
+from snncompile.run.trace import Packed
 
 Array = NDArray[Any]
-Bits = NDArray[np.uint64]
-CHUNK_WORDS = 1 << 15  # words that are looked at together: what a processor keeps at hand
 FEW = 3  # values of a fan-out: inside, at a border, in a corner
-EXACT = 1 << 24  # below it every whole number is a float32
+LITTLE = 1 << 12  # numbers up to it are counted by themselves, without sorting
 
 
 class FanOut:
-    """How many synapses each element feeds, ready for counting; ``number``: int64, of any shape, none negative.
+    """How many synapses each element feeds, ready for counting; ``number``: int64, none negative, for all of ``shape``.
 
     ``reached = each * events + sum over masks of worth * (events in the mask)``. The masks are the elements of every
     value but the most frequent, which is ``each``; or, where those are more, the digits of what is left of the numbers
     when what is common to all is divided out (``each`` is 0).
     """
 
-    def __init__(self, number: Integers) -> None:
-        flat = number.reshape(1, -1)
-        first = int(flat[0, 0]) if flat.size else 0
-        self.each, self.worth, self.masks = first, np.zeros(0, dtype=np.int64), packed(np.zeros((0, flat.size), bool))
-        if (flat == first).all():
+    def __init__(self, number: Integers, shape: Shape) -> None:
+        first = int(number.flat[0]) if number.size else 0
+        self.each, self.worth = first, np.zeros(0, dtype=np.int64)
+        self.masks: Bits = np.zeros((0, -(-prod(shape) // 64)), dtype=np.uint64)
+        if number.size < 2 or (number == first).all():
             return
-        values, frequency = _frequencies(flat[0])
+
+        def where(truths: NDArray[np.bool_]) -> Bits:
+            return packed(np.broadcast_to(truths, (len(truths), *shape)).reshape(len(truths), -1))
+
+        values, frequency = _frequencies(number.reshape(-1))  # each is as often among all, for each time it is here
         common = int(np.gcd.reduce(values)) if len(values) > FEW else 1
-        digits = range(int(values[-1] // common).bit_length())
+        digits, along = np.arange(int(values[-1] // common).bit_length()), (1,) * number.ndim
         if len(values) <= max(FEW, len(digits)):
             most = values[frequency.argmax()]
             others = values[values != most]
             self.each, self.worth = int(most), others - most
-            self.masks = packed(flat == others[:, None])
+            self.masks = where(number == others.reshape(-1, *along))
         else:
-            rest = flat // common
-            self.each, self.worth = 0, np.array([common << digit for digit in digits], dtype=np.int64)
-            self.masks = np.concatenate([packed(rest >> digit & 1 == 1) for digit in digits])
+            self.each, self.worth = 0, common << digits
+            self.masks = where(number // common >> digits.reshape(-1, *along) & 1 == 1)
 
 
 class Events:
     """Whole numbers of events [samples, steps, *shape] of one source: bool, or integers whose sign is of no account.
 
-    An array whose steps are one and the same memory is looked at once.
+    An array whose steps are one and the same memory is looked at once. ``bits``: the same array, packed already; those
+    of another are of no account.
     """
 
-    def __init__(self, values: Array) -> None:
+    def __init__(self, values: Array, bits: Packed | None = None) -> None:
         self.samples, self.steps = values.shape[:2]
+        self._digits: tuple[Bits, ...]
+        if bits is not None and bits.of is values:
+            self._held, self._digits = False, (bits.words.reshape(-1, bits.words.shape[2]),)
+            self.number = bits.number
+            return
         held = self.steps > 1 and values.strides[1] == 0
         seen = values[:, :1] if held else values
         self._held, rows = held, seen.reshape(seen.shape[0] * seen.shape[1], -1)
         if rows.dtype == np.bool_:
-            self._digits: tuple[Bits, ...] = (packed(rows),)
+            self._digits = (packed(rows),)
         else:
             magnitude = np.abs(rows)
             digits = range(max(1, int(magnitude.max(initial=0)).bit_length()))
@@ -75,33 +86,29 @@ class Events:
         """What the events of every sample and step reach: int64 [samples, steps]."""
         if not len(fan_out.masks):
             return self.number * fan_out.each
-        total = np.zeros(len(self._digits[0]), dtype=np.int64)
-        rows = max(1, CHUNK_WORDS // max(1, fan_out.masks.size))
-        for first in range(0, len(total), rows):
-            for index, digit in enumerate(self._digits):
-                met = _ones(digit[first : first + rows] & fan_out.masks[:, None])  # [digits of fan-outs, rows]
-                total[first : first + rows] += (fan_out.worth @ met) << index
-        reached = self._of_each_step(total)
-        return reached + self.number * fan_out.each if fan_out.each else reached
+        total = self._summed([fan_out.worth @ met(digit, fan_out.masks) for digit in self._digits])
+        return total + self.number * fan_out.each if fan_out.each else total
 
     @cached_property
     def number(self) -> Integers:
         """The events of every sample and step: int64 [samples, steps]."""
-        total = np.zeros(len(self._digits[0]), dtype=np.int64)
-        for index, digit in enumerate(self._digits):
-            total += _ones(digit) << index
-        return self._of_each_step(total)
+        every = np.full((1, self._digits[0].shape[1]), -1, dtype=np.int64).view(np.uint64)
+        return self._summed([met(digit, every)[0] for digit in self._digits])
 
-    @cached_property
+    @property
     def ever(self) -> Bits:
         """Which elements sent an event at any step of any sample, packed."""
-        return np.asarray(np.bitwise_or.reduce([_over(np.bitwise_or, digit) for digit in self._digits]))
+        return self._ever_and_always[0]
 
-    @cached_property
+    @property
     def always(self) -> Bits:
         """Which elements sent an event at every step of every sample, packed."""
-        some = self._digits[0] if len(self._digits) == 1 else np.bitwise_or.reduce(self._digits)
-        return _over(np.bitwise_and, some)
+        return self._ever_and_always[1]
+
+    @cached_property
+    def _ever_and_always(self) -> tuple[Bits, Bits]:
+        first, *more = self._digits
+        return ever_and_always(np.bitwise_or.reduce(self._digits) if more else first)
 
     @property
     def rows(self) -> NDArray[np.uint64]:
@@ -109,48 +116,19 @@ class Events:
         digits = [digit.reshape(self.samples, -1, digit.shape[1]) for digit in self._digits]
         return np.concatenate(digits, axis=2)
 
-    def _of_each_step(self, rows: Integers) -> Integers:
+    def _summed(self, digits: list[Integers]) -> Integers:
+        """What was counted of every digit and row as numbers of every sample and step."""
+        first, *more = digits
+        total = first + sum(digit << index for index, digit in enumerate(more, start=1)) if more else first
         if self._held:
-            return rows.reshape(-1, 1).repeat(self.steps, axis=1)
-        return rows.reshape(self.samples, self.steps)
-
-
-def packed(rows: NDArray[np.bool_]) -> Bits:
-    """Truths [rows, elements] as words of 64, filled up with zeros: [rows, words]."""
-    octets = np.packbits(rows, axis=1)
-    missing = -octets.shape[1] % 8
-    if missing:
-        octets = np.concatenate([octets, np.zeros((len(octets), missing), dtype=np.uint8)], axis=1)
-    return np.ascontiguousarray(octets).view(np.uint64)
-
-
-def ones(bits: Bits) -> int:
-    """How many bits are set."""
-    return int(np.bitwise_count(bits).sum(dtype=np.int64))
+            return total.reshape(-1, 1).repeat(self.steps, axis=1)
+        return total.reshape(self.samples, self.steps)
 
 
 def _frequencies(number: Integers) -> tuple[Integers, Integers]:
     """Which numbers there are, ascending, and how often; none is negative."""
-    if number.max() > number.size:
+    if number.max() > max(number.size, LITTLE):
         return np.unique(number, return_counts=True)
-    frequency = np.bincount(number)  # no sorting
+    frequency = np.bincount(number)
     values = np.flatnonzero(frequency)
     return values, frequency[values]
-
-
-def _over(operation: np.ufunc, rows: Bits) -> Bits:
-    """An operation of words over all rows, many rows at a time: [rows, words] as [words]."""
-    together = 1 << (len(rows).bit_length() // 2)
-    whole = len(rows) - len(rows) % together
-    if together > 1:
-        many = operation.reduce(rows[:whole].reshape(-1, together * rows.shape[1]), axis=0)
-        rows = np.concatenate([many.reshape(together, -1), rows[whole:]])
-    return np.asarray(operation.reduce(rows, axis=0))
-
-
-def _ones(words: Bits) -> Integers:
-    """How many bits are set in every row, which is the last axis."""
-    count, size = np.bitwise_count(words), words.shape[-1]
-    if 64 * size < EXACT:  # a product with ones is the fastest sum there is
-        return (count.astype(np.float32) @ np.ones(size, dtype=np.float32)).astype(np.int64)
-    return np.asarray(count.sum(axis=-1, dtype=np.int64))

@@ -12,11 +12,13 @@ import numpy as np
 
 from snncompile.energy_conventions import Column, Options, Role
 from snncompile.energy_counts import Plan, Way, reach
-from snncompile.energy_events import Bits, Events, FanOut, ones
+from snncompile.energy_events import Events, FanOut
+from snncompile.energy_reach import total
 from snncompile.energy_sent import Sent
 from snncompile.errors import GraphError
 from snncompile.fixed import Integers
 from snncompile.ir.ops import Input, Neuron, Pool, Readout, kind
+from snncompile.run.bits import Bits, ones
 
 Both = tuple[Integers, Integers]  # by every synapse, by those whose weight is not zero: [samples, steps] each
 
@@ -153,8 +155,9 @@ class Run:
         if not self.only_events(name):
             return self.layer(name, structural, self.products(name))
         if self.options.multiplicity == "graded":
-            arriving = Events(self.sent.present(name))
-            every, present = _both(arriving, reach(self.plan.own[name]))
+            met = self.sent.present(name)
+            arriving = Events(met)
+            every, present = _both(arriving, reach(self.plan.own[name], met.shape[2:]))
             spikes = arriving.number
         else:
             every, present = self.along(self.plan.ways[name])
@@ -202,7 +205,7 @@ class Run:
         for way in bare:
             sender = self.plan.graph.nodes[way.source]
             if isinstance(sender, Input | Readout) and self.sent.events(way.source) is None:
-                direct = direct + int(way.fan_out[0].sum())  # a number for every neuron, every step
+                direct = direct + total(way.fan_out[0], way.shape)  # a number for every neuron, every step
         columns: dict[Column, Integers] = {"one_to_one": direct, "bias_adds": self.every_step(self.plan.biased[name])}
         match op:
             case Neuron():

@@ -38,6 +38,7 @@ class Sent:
         self._known: dict[str, tuple[Array, float]] = {}
         self._events: dict[str, Events] = {}
         self._nonzero: dict[str, Events] = {}
+        self._packed = trace.packed
         for name in graph.names(Input):
             op = graph.nodes[name]
             assert isinstance(op, Input)
@@ -62,7 +63,7 @@ class Sent:
         if not self.sends_events(name):
             return None
         if name not in self._events:
-            self._events[name] = Events(self._known[name][0])
+            self._events[name] = Events(self._known[name][0], self._packed.get(name))
         return self._events[name]
 
     def nonzero(self, name: str) -> Events:

@@ -34,7 +34,8 @@ from snncompile.ir.shapes import shapes
 
 def skeleton(network: Graph) -> Graph:
     """A graph whose counts are those of the network, for any spikes."""
-    marks = biases(network, shapes(network))
+    extent = shapes(network)
+    marks = {name: np.broadcast_to(mask, extent[name]) for name, mask in biases(network, extent).items()}
 
     def bare(name: str, op: Op) -> Op:
         match op:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,10 +32,13 @@ from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import Analog, Count, Signal, Spike
 from snncompile.ir.store import Program, load, save
 from snncompile.run import integer
-from snncompile.run.cpu import Simulator
-from snncompile.run.trace import Trace
+from snncompile.run.bits import packed
+from snncompile.run.cpu import KERNELS, Simulator
+from snncompile.run.trace import Packed, Trace, joined
 from snncompile.target import Target
 from snncompile.train.recording import record
+from tests.run.random_networks import network as random_network
+from tests.run.random_networks import sheet
 from tests.test_energy import Net, arrays_of, assert_same, conv_synapses, places
 from tests.tiny import STEPS, images, network, recipe
 
@@ -113,11 +117,41 @@ def test_counting_bits_is_multiplying(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         values = np.broadcast_to(values[:, :1], values.shape)
     events, magnitude = Events(values), np.abs(values.astype(object))
-    assert events.reached(FanOut(fan_out)).tolist() == (magnitude @ fan_out.astype(object)).tolist()
+    assert events.reached(FanOut(fan_out, (size,))).tolist() == (magnitude @ fan_out.astype(object)).tolist()
     assert events.number.tolist() == magnitude.sum(axis=2).tolist()
     fired = (magnitude > 0).reshape(-1, size)
     ever, always = (int(np.bitwise_count(bits).sum()) for bits in (events.ever, events.always))
     assert (ever, always) == (fired.any(axis=0).sum(), fired.all(axis=0).sum())
+
+
+@given(st.data())
+def test_bits_that_were_left_beside_spikes_count_as_the_spikes_do(data: st.DataObject) -> None:
+    numbers = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    samples, steps, size = (data.draw(st.integers(1, most)) for most in (3, 4, 200))
+    values: Array = numbers.random((samples, steps, size)) < data.draw(st.sampled_from([0.0, 0.3, 1.0]))
+    words = packed(values.reshape(-1, size)).reshape(samples, steps, -1)
+    left, fan_out = Packed(values, words, values.sum(axis=2)), FanOut(numbers.integers(0, 9, size), (size,))
+
+    def seen(events: Events) -> list[Any]:
+        found = events.number, events.reached(fan_out), events.ever, events.always, events.rows
+        return [array.tolist() for array in found]
+
+    assert Events(values, left).number is left.number
+    assert seen(Events(values, left)) == seen(Events(values))
+    assert seen(Events(~values, left)) == seen(Events(~values)), "bits of another array"
+
+
+@pytest.mark.skipif(not KERNELS, reason="the compiled engine was not built")
+@given(st.randoms(use_true_random=False))
+def test_a_run_counts_the_same_with_and_without_its_bits(source: Random) -> None:
+    target = sheet(source)
+    case = random_network(source, target, loops=source.random() < 0.5)
+    trace = Simulator(case.graph, target, threads=1).run(case.stimulus)
+    counts = [count(case.graph, case.stimulus, of) for of in (trace, replace(trace, packed={}), joined([trace]))]
+    for other in counts[1:]:
+        assert_same(counts[0], other)
+    fired = [[layer.fired and (layer.fired.dead, layer.fired.saturated) for layer in one.layers] for one in counts]
+    assert fired[0] == fired[1] == fired[2]
 
 
 # --- graded, cached, columns ----------------------------------------------------------------------------------------

@@ -65,11 +65,16 @@ def one_by_one(op: Conv, arriving: tuple[int, ...], out: tuple[int, ...]) -> Arr
     return found
 
 
+def whole(found: Array, shape: tuple[int, ...]) -> Array:
+    """A map with every element in it."""
+    return np.broadcast_to(found, (2, *shape))
+
+
 @given(convolutions())
 def test_fan_outs_of_any_convolution_are_its_synapses(drawn: tuple[Conv, tuple[int, ...]]) -> None:
     op, arriving = drawn
     out = shape_of("conv", op, arriving)
-    found = synapses(op, arriving, out)
+    found = whole(synapses(op, arriving, out), arriving)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, one_by_one(op, arriving, out))
 
@@ -80,7 +85,8 @@ def test_fan_outs_of_any_convolution_are_the_transposed_one_of_ones(drawn: tuple
     out = shape_of("conv", op, arriving)
     weight, ones = np.asarray(op.weight), np.ones((1, *out), dtype=np.int64)
     geometry = arriving[1:], op.stride, op.padding, op.dilation, op.groups, op.spread
-    for found, taps in zip(synapses(op, arriving, out), (np.ones_like(weight), weight != 0), strict=True):
+    rows = whole(synapses(op, arriving, out), arriving)
+    for found, taps in zip(rows, (np.ones_like(weight), weight != 0), strict=True):
         np.testing.assert_array_equal(found, linear.conv_adjoint(ones, taps.astype(np.int64), *geometry)[0])
 
 
@@ -96,23 +102,28 @@ def test_a_map_goes_through_a_pool_as_through_its_windows(data: st.DataObject) -
     op, arriving = Pool(data.draw(st.sampled_from(["sum", "mean"])), kernel, stride, padding), (3, *size)
     out = shape_of("pool", op, arriving)
     numbers = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    behind = numbers.integers(0, 1 << 40, (2, *out))
+    # the same all along some axes, which may then be short
+    behind = numbers.integers(0, 1 << 40, [data.draw(st.sampled_from([1, n])) for n in (2, *out)])
     expected = np.zeros((2, *arriving), dtype=np.int64)
     for c, *place in np.ndindex(*out):
         for tap in np.ndindex(*kernel):
             at = [p * s - pad + k for p, s, pad, k in zip(place, stride, padding, tap, strict=True)]
             if all(0 <= a < n for a, n in zip(at, size, strict=True)):
-                expected[(slice(None), c, *at)] += behind[(slice(None), c, *place)]
-    np.testing.assert_array_equal(before(op, behind, arriving), expected)
+                expected[(slice(None), c, *at)] += whole(behind, out)[(slice(None), c, *place)]
+    np.testing.assert_array_equal(whole(before(op, behind, arriving), arriving), expected)
 
 
 def test_a_dense_layer_reaches_every_neuron_and_the_weights_that_are_not_zero() -> None:
     weight = np.array([[1.0, 0.0, 2.0], [0.0, 0.0, -1.0]])
     assert synapses(Dense(weight), (3, 1), (2,)).tolist() == [[[2], [2], [2]], [[1], [0], [2]]]
-    assert synapses(Dense(FixedPoint(np.array([[3, 5]]), -2)), (2,), (1,)).tolist() == [[1, 1], [1, 1]]
+    assert whole(synapses(Dense(FixedPoint(np.array([[3, 5]]), -2)), (2,), (1,)), (2,)).tolist() == [[1, 1], [1, 1]]
     behind = np.array([[4, 6], [3, 5]])
     assert before(Scale(np.array([1.0, 0.0])), behind, (2,)).tolist() == [[4, 6], [3, 0]]
+    assert before(Scale(np.array([1.0, 0.0])), behind[:1], (2,)).tolist() == [[4, 6], [4, 0]]
+    assert before(Scale(np.array([[1.0], [0.0]])), np.array([[[7]]]), (2, 1)).tolist() == [[[7], [7]], [[7], [0]]]
     assert before(Flatten(), behind, (2, 1)).tolist() == [[[4], [6]], [[3], [5]]]
+    assert before(Flatten((2, 2)), behind[:, :, None], (4,)).tolist() == [[4, 4, 6, 6], [3, 3, 5, 5]]
+    assert whole(before(Flatten(), np.array([[7], [5]]), (2, 1)), (2, 1)).tolist() == [[[7], [7]], [[5], [5]]]
 
 
 # --- norms and biases -------------------------------------------------------------------------------------------------
@@ -182,7 +193,8 @@ def test_biases_are_what_arrives_when_nothing_is_sent(graph: Graph) -> None:
         assert isinstance(op, Neuron | Readout)
         arriving = sum((sent[edge.source] for edge in graph.into(name)), np.zeros((1, *op.shape)))
         gain = np.asarray(op.gain) if isinstance(op, Neuron) else 1.0
-        np.testing.assert_array_equal(mask, (gain * np.asarray(arriving)[0] + np.asarray(op.bias)) != 0)
+        expected = gain * np.asarray(arriving)[0] + np.asarray(op.bias) != 0
+        np.testing.assert_array_equal(np.broadcast_to(mask, op.shape), expected)
 
 
 # --- events in any type, digests --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ Keep = Callable[[str, Array], Any]  # what stands for an array of one or more ax
 Find = Callable[[Any], Array]  # and back
 
 _OPS = {op.__name__: op for op in OPS}
+_FIELDS = {op: fields(op) for op in OPS}
 _SIGNALS: dict[str, type[signals.Signal]] = {
     "analog": signals.Analog,
     "spike": signals.Spike,
@@ -72,7 +73,7 @@ def _default(item: Field[Any]) -> Any:
 def to_plain(op: Op, keep: Keep, *, defaults: bool = True) -> dict[str, Any]:
     """The fields of an op as plain values; those that stand at their default are left out on request."""
     plain: dict[str, Any] = {}
-    for item in fields(op):
+    for item in _FIELDS[type(op)]:
         value = plain[item.name] = _plain(item.name, getattr(op, item.name), keep)
         if not defaults and (default := _default(item)) is not MISSING and value == _plain(item.name, default, keep):
             del plain[item.name]

@@ -3,6 +3,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 def available() -> list[str]: ...
+def met(words: NDArray[Any], masks: NDArray[Any], found: NDArray[Any]) -> None: ...
+def ever_and_always(words: NDArray[Any], ever: NDArray[Any], always: NDArray[Any]) -> None: ...
 
 class Engine:
     fired: list[int]
@@ -38,7 +40,7 @@ class Engine:
     def run(
         self,
         given: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None, bool]],
-        kept: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None]],
+        kept: list[tuple[int, NDArray[Any] | None, NDArray[Any] | None, NDArray[Any] | None, NDArray[Any] | None]],
         samples: int,
         steps: int,
         machine_steps: int,

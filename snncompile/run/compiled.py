@@ -24,7 +24,7 @@ from snncompile.run import _kernels, linear
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.ranges import largest, rules
 from snncompile.run.steps import check_stimulus, latency, phase_of
-from snncompile.run.trace import Trace
+from snncompile.run.trace import Packed, Trace
 from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
 
 Array = NDArray[Any]
@@ -208,18 +208,21 @@ class _Ready:
                 if source == name:
                     flat = linear.pool(shown.reshape(-1, *shown.shape[2:]), pool.kind, *_window(pool))
                     given.append((signal, None, np.ascontiguousarray(flat, dtype=np.int32), fed.constant))
-        fired: dict[str, Array] = {}
+        fired: dict[str, tuple[Array, Array, Array]] = {}
         potentials: dict[str, Array] = {}
-        kept: list[tuple[int, Array | None, Array | None]] = []
+        kept: list[tuple[int, Array | None, Array | None, Array | None, Array | None]] = []
         for name in plan.graph.names(Neuron, Readout):
             if keep is not None and name not in keep:
                 continue
             whole = (samples, self.steps, *plan.extent[name])
             potentials[name] = np.empty(whole, dtype=np.int64)
+            view = words = number = None
             if isinstance(plan.graph.nodes[name], Neuron):
-                fired[name] = np.empty(whole, dtype=np.bool_)
-            view = fired[name].view(np.uint8) if name in fired else None
-            kept.append((plan.populations.index(name), view, potentials[name]))
+                words = np.empty((*whole[:2], -(-prod(whole[2:]) // 64)), dtype=np.uint64)
+                number = np.empty(whole[:2], dtype=np.int64)
+                fired[name] = np.empty(whole, dtype=np.bool_), words, number
+                view = fired[name][0].view(np.uint8)
+            kept.append((plan.populations.index(name), view, potentials[name], words, number))
         batch = self._batch(samples, threads)
         try:
             self.engine.run(given, kept, samples, self.steps, self.machine_steps, plan.stepwise, batch, threads)
@@ -248,7 +251,8 @@ class _Ready:
             "spikes": {name: counts[name] for name in plan.graph.names(Neuron)},
             "operations": operations,
         }
-        return Trace(fired, potentials, meta)
+        packed = {name: Packed(*arrays) for name, arrays in fired.items()}
+        return Trace({name: bits.of for name, bits in packed.items()}, potentials, meta, packed)
 
 
 def _window(pool: Pool) -> tuple[Size, Size, Size]:

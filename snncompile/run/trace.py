@@ -13,9 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
+from snncompile.fixed import Integers
 from snncompile.ir.store import UNREADABLE, read_arrays
+from snncompile.run.bits import Bits
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Spikes once more, a bit each: the array they are ``of``, bool [samples, steps, *shape], its ``words`` [samples,
+    steps, words] as ``bits.packed`` makes them, and their ``number`` [samples, steps]. From here on they are read-only.
+    """
+
+    of: Array
+    words: Bits
+    number: Integers
+
+    def __post_init__(self) -> None:
+        for array in (self.of, self.words, self.number):
+            array.setflags(write=False)
+
+    def __reduce__(self) -> tuple[type[Packed], tuple[Array, Bits, Integers]]:
+        """As it was made: arrays that come from elsewhere can be written to until then."""
+        return Packed, (self.of, self.words, self.number)
 
 
 @dataclass(frozen=True)
@@ -25,11 +46,13 @@ class Trace:
     ``spikes``: bool, for neurons. ``potentials``: for neurons ``v`` before the reset (after it where
     ``meta["potential"]`` says ``after reset``, as machines show it), for read-outs the accumulator. Reals in the
     network's units from ``reference``; integers in units of the target's grid from ``integer``, ``cpu`` and machines.
+    ``packed``: spikes that whoever ran them left as bits as well, which hold for the array that they are of.
     """
 
     spikes: Mapping[str, Array]
     potentials: Mapping[str, Array] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    packed: Mapping[str, Packed] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:

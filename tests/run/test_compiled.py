@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from math import inf
+from math import inf, prod
 from random import Random
 from typing import Any
 
@@ -18,6 +18,7 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Output, Pool, Readout, Scale, To
 from snncompile.ir.signals import Spike
 from snncompile.run import cpu, integer
+from snncompile.run.bits import packed
 from snncompile.run.cpu import Simulator
 from snncompile.run.trace import Trace, first_divergence
 from snncompile.target import Target
@@ -46,6 +47,11 @@ def check(source: Random, *, loops: bool) -> None:
             assert different is None, f"{kernels}: {different}\n{case}"
             assert found.potentials.keys() == expected.potentials.keys()
             assert found.meta["spikes"] == {name: int(array.sum()) for name, array in expected.spikes.items()}
+            for name, bits in found.packed.items():
+                assert bits.of is found.spikes[name]
+                lines = expected.spikes[name].reshape(-1, prod(bits.of.shape[2:]))
+                assert bits.words.reshape(len(lines), -1).tolist() == packed(lines).tolist(), f"{kernels}: {name}"
+                assert bits.number.reshape(-1).tolist() == lines.sum(axis=1).tolist(), f"{kernels}: {name}"
 
 
 @given(st.randoms(use_true_random=False))
@@ -84,6 +90,8 @@ def test_the_networks_are_multiplied_out_with_all_that_may_be_beside() -> None:
         target = sheet(source)
         case = network(source, target, loops=bool(seed % 2))
         trace, products = ran(case.graph, dict(case.stimulus), inf, target=target, threads=1 + seed % 2)
+        assert trace.packed.keys() in (set(), trace.spikes.keys())
+        seen["packed"] += bool(trace.packed)
         other, none = ran(case.graph, dict(case.stimulus), 0.0, target=target)
         assert none == 0
         assert trace.meta == other.meta, "the same spikes and operations"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snncompile.errors import ReadError
-from snncompile.run.trace import Trace, first_divergence
+from snncompile.run.bits import packed
+from snncompile.run.trace import Packed, Trace, first_divergence, joined
 
 
 def trace() -> Trace:
@@ -142,3 +146,17 @@ def test_traces_that_cannot_be_compared_are_refused() -> None:
     longer = Trace({"a": np.zeros((2, 5, 3), dtype=bool)})
     with pytest.raises(ReadError, match=r"a: spikes of shape \[2, 4, 3\] against \[2, 5, 3\]"):
         first_divergence(one, longer, ["a"])
+
+
+def test_bits_are_of_one_array_which_stays_as_it_is() -> None:
+    one = trace()
+    words = packed(one.spikes["a"].reshape(6, 4)).reshape(2, 3, 1)
+    bits = Packed(one.spikes["a"], words, one.spikes["a"].sum(axis=2))
+    for array in (one.spikes["a"], bits.words, bits.number):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 0
+    both = replace(one, packed={"a": bits})
+    for other in (pickle.loads(pickle.dumps(both)), copy.deepcopy(both)):
+        assert other.packed["a"].of is other.spikes["a"], "where a trace goes, they go with it"
+        assert not any(array.flags.writeable for array in (other.spikes["a"], *vars(other.packed["a"]).values()))
+    assert not joined([both, both]).packed, "what is put together is another array"

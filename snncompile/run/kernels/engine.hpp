@@ -48,6 +48,8 @@ struct Kept {  // what a run leaves behind, [sample][step][channel][pixel]
     int population;
     uint8_t *spikes;
     int64_t *potentials;
+    uint64_t *words;   // the spikes once more, a bit each, [sample][step][word]: the first is the highest of the first byte
+    int64_t *numbers;  // and how many there are, [sample][step]
 };
 
 // Room of one thread: the stretches and counts of a piece, sums and planes of what is multiplied, and the state of samples

@@ -10,6 +10,7 @@
 #include <array>
 #include <optional>
 
+#include "bits.hpp"
 #include "dispatch.hpp"
 #include "engine.hpp"
 
@@ -22,6 +23,8 @@ using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Words = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
 using Spikes = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
 using Potentials = nb::ndarray<int64_t, nb::c_contig, nb::device::cpu>;
+using Packed = nb::ndarray<uint64_t, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 std::vector<std::string> names() {
     std::vector<std::string> found;
@@ -80,19 +83,32 @@ void connect(snn::Engine &engine, int population, const nb::dict &given, const I
 }
 
 void run(snn::Engine &engine, const std::vector<std::tuple<int, std::optional<Bytes>, std::optional<Words>, bool>> &given,
-         const std::vector<std::tuple<int, std::optional<Spikes>, std::optional<Potentials>>> &kept, int samples, int steps,
-         int machine_steps, bool stepwise, int batch, int threads) {
+         const std::vector<std::tuple<int, std::optional<Spikes>, std::optional<Potentials>, std::optional<Packed>,
+                                  std::optional<Potentials>>> &kept,
+         int samples, int steps, int machine_steps, bool stepwise, int batch, int threads) {
     std::vector<snn::Given> inputs;
     for (const auto &[signal, spikes, values, constant] : given)
         inputs.push_back({signal, spikes ? spikes->data() : nullptr, values ? values->data() : nullptr, constant});
     std::vector<snn::Kept> outputs;
-    for (const auto &[population, spikes, potentials] : kept)
-        outputs.push_back({population, spikes ? spikes->data() : nullptr, potentials ? potentials->data() : nullptr});
+    for (const auto &[population, spikes, potentials, words, numbers] : kept)
+        outputs.push_back({population, spikes ? spikes->data() : nullptr, potentials ? potentials->data() : nullptr,
+                           words ? words->data() : nullptr, numbers ? numbers->data() : nullptr});
     nb::gil_scoped_release released;
     engine.run(inputs, outputs, samples, steps, machine_steps, stepwise, batch, threads, [] {
         nb::gil_scoped_acquire held;
         if (PyErr_CheckSignals()) throw nb::python_error();
     });
+}
+
+void met(const Rows &words, const Rows &masks, const Potentials &found) {
+    if (masks.shape(1) != words.shape(1) || found.size() != masks.shape(0) * words.shape(0))
+        throw nb::value_error("masks as long as the words, and a number for each of both");
+    snn::met(words.data(), words.shape(0), words.shape(1), masks.data(), masks.shape(0), found.data());
+}
+
+void ever_and_always(const Rows &words, const Packed &ever, const Packed &always) {
+    if (ever.size() != words.shape(1) || always.size() != words.shape(1)) throw nb::value_error("rows as long as the words");
+    snn::ever_and_always(words.data(), words.shape(0), words.shape(1), ever.data(), always.data());
 }
 
 }  // namespace
@@ -101,6 +117,9 @@ NB_MODULE(_kernels, m) {
     nb::set_leak_warnings(false);  // a simulator that is alive when the interpreter ends is no fault
     m.doc() = "The compiled engine: see snncompile/run/compiled.py and docs/simulation.md.";
     m.def("available", &names, "Instruction sets that this processor has, best first.");
+    m.def("met", &met, nb::arg("words"), nb::arg("masks"), nb::arg("found"), "Bits that rows and masks have in common.");
+    m.def("ever_and_always", &ever_and_always, nb::arg("words"), nb::arg("ever"), nb::arg("always"),
+          "Bits that are set in any row, and in all.");
     nb::class_<snn::Engine>(m, "Engine")
         .def(nb::init<const std::string &>(), nb::arg("kernels"))
         .def_prop_ro("block", &snn::Engine::block)

@@ -97,18 +97,33 @@ void Engine::settle(const Piece &piece) {
                                __ATOMIC_RELAXED);
 }
 
+// Each byte with its bits in the other order.
+static uint64_t first_highest(uint64_t word) {
+    word = (word & 0x5555555555555555u) << 1 | (word >> 1 & 0x5555555555555555u);
+    word = (word & 0x3333333333333333u) << 2 | (word >> 2 & 0x3333333333333333u);
+    return (word & 0x0f0f0f0f0f0f0f0fu) << 4 | (word >> 4 & 0x0f0f0f0f0f0f0f0fu);
+}
+
 void Engine::leave(const Kept &kept, int first, int count, Workers &workers) {
     if (!kept.spikes) return;
     const Population &population = populations_[kept.population];
     const Signal &signal = signals_[population.signal];
     const size_t pixels = signal.pixels(), size = pixels * signal.channels;
+    Signal flat;  // the spikes as they are left: one pixel of that many channels
+    flat.channels = static_cast<int>(size);
+    flat.words = static_cast<int>((size + 63) / 64);
     workers.each(count * network_.steps, [&](int item, int) {
         const int sample = item / network_.steps, step = item % network_.steps;
         const uint64_t *mask = signal.mask(sample, step + population.phase);
-        uint8_t *to = kept.spikes + (static_cast<size_t>(first + sample) * network_.steps + step) * size;
+        const size_t line = static_cast<size_t>(first + sample) * network_.steps + step;
+        uint8_t *const left = kept.spikes + line * size, *to = left;
         for (int channel = 0; channel < signal.channels; ++channel)
             for (size_t pixel = 0; pixel < pixels; ++pixel)
                 *to++ = mask[pixel * signal.words + channel / 64] >> (channel % 64) & 1;
+        if (!kept.words || !kept.numbers) return;
+        uint64_t *words = kept.words + line * flat.words;
+        kept.numbers[line] = kernels_->take(flat, left, words);  // while the bytes are at hand
+        for (int word = 0; word < flat.words; ++word) words[word] = first_highest(words[word]);
     });
 }
 
