@@ -118,12 +118,18 @@ def long_loop() -> tuple[Graph, np.ndarray[Any, Any]]:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("long", [long_layers, long_loop])
-def test_an_interrupt_ends_a_batch_that_runs(long: Any, threads: int) -> None:
+def test_an_interrupt_ends_a_batch_that_runs(long: Any, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, x = long()
     simulator = Simulator(graph, TARGET, threads)
     simulator.run({"input": x[:, :1]}, keep=())
     stop = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    stop.start()
+    batch = compiled._Ready._batch
+
+    def last_before_the_engine(ready: compiled._Ready, samples: int, threads: int) -> int:
+        stop.start()
+        return batch(ready, samples, threads)
+
+    monkeypatch.setattr(compiled._Ready, "_batch", last_before_the_engine)
     with pytest.raises(KeyboardInterrupt):
         simulator.run({"input": x}, keep=())
     stop.join()
@@ -131,6 +137,7 @@ def test_an_interrupt_ends_a_batch_that_runs(long: Any, threads: int) -> None:
     all_of_them = (x.shape[1] - 1) * int(np.prod(neurons))  # but at the first step, which shows nothing
     assert simulator._compiled._ready[1].engine.fired[-1] < all_of_them, "it went on to the end"
     few = {"input": x[:, :2]}
+    monkeypatch.undo()
     if long is long_loop:
         found, expected = simulator.run(few), integer.run(graph, few, TARGET)
         np.testing.assert_array_equal(found.potentials["lif"], expected.potentials["lif"])
