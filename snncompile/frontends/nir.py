@@ -24,6 +24,7 @@ from snncompile.frontends.nir_metadata import REMEDY, unpack
 from snncompile.frontends.nir_neurons import CURRENT, SPIKING, subtracts
 from snncompile.frontends.nir_options import Options
 from snncompile.frontends.nir_record import Net
+from snncompile.frontends.nir_spread import transposed
 from snncompile.frontends.nir_time import LEAKY, Time, settle_time
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
@@ -67,8 +68,9 @@ def read_record(net: Net, options: Options, where: str) -> Found:
     _settle_rest(flat, time)
     time.demand(where)
     time.notes += flat.notes
-    graph, taken = maxima(build(flat, time, where))
-    return Found(graph, tuple(dict.fromkeys(time.notes + taken)), time.dt, time.semantics, options.steps)
+    graph, over = maxima(build(flat, time, where))
+    graph, wide = transposed(graph)
+    return Found(graph, tuple(dict.fromkeys(time.notes + over + wide)), time.dt, time.semantics, options.steps)
 
 
 def _recorded(net: Net, options: Options, where: str) -> Found:

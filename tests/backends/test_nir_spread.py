@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import nir
 import numpy as np
@@ -19,12 +21,13 @@ from snncompile.backends.nir_profiles import PROFILES, Profile
 from snncompile.backends.nir_spread import spread
 from snncompile.errors import InternalError, NotRepresentable
 from snncompile.frontends.nir import read
+from snncompile.frontends.nir_options import Options
 from snncompile.frontends.nir_record import Node
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Input, Op, Output, Pool, Scale, Shape, real
+from snncompile.ir.ops import Conv, Input, Neuron, Op, Output, Pool, Scale, Shape, real
 from snncompile.ir.shapes import shape_of, shapes
 from snncompile.ir.signals import Spike
-from snncompile.ir.text import same
+from snncompile.ir.text import same, to_text
 from snncompile.run import linear, reference
 from tests.backends.test_nir import alone, exported, run_as
 from tests.drawing import fits
@@ -142,6 +145,77 @@ def test_any_in_every_profile(
     assert np.array_equal(reference.run(lowered, x).spikes["n"], expected.spikes["n"])
     back = read(path, nir_gate.alone(profile, made)).graph
     assert np.array_equal(run_as(made, back, x).spikes["n"], expected.spikes["n"])
+    if "Scale" in profile.nodes:
+        found = back.nodes["up"]
+        assert isinstance(found, Conv)
+        assert (found.spread, found.stride) == (op.spread, op.stride)
+        assert not back.names(Scale)
+    if profile is CANONICAL:
+        exported(back, path.with_name("again.nir"))
+        assert to_text(alone(path.with_name("again.nir"), CANONICAL)) == to_text(back)
+        one, two = (nir.read(path.with_name(name)) for name in ("net.nir", "again.nir"))
+        assert one.edges == two.edges
+
+
+def test_it_is_read_back(tmp_path: Path) -> None:
+    graph = through(up((2, 3)), (2, 2, 2), delay=1)
+    exported(graph, tmp_path / "net.nir")
+    found = read(tmp_path / "net.nir", Options(metadata="ignore", start="zero"))
+    assert "up: reads a signal that is spread out, a transposed convolution" in found.notes
+    lines = to_text(found.graph).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["input", "up", "n", "output"]
+    assert lines[1].endswith("padding=[1, 1], spread=[2, 3]) <- input@1")
+
+
+def moved(nodes: dict[str, Any]) -> None:
+    nodes["up_x1_after"].scale = np.roll(nodes["up_x1_after"].scale, 1, axis=-1)
+
+
+def doubled(nodes: dict[str, Any]) -> None:
+    nodes["up_x1_after"].scale = 2 * nodes["up_x1_after"].scale
+
+
+def narrower(nodes: dict[str, Any]) -> None:
+    for name in ("up_x0_smeared", "up_x1_smeared"):
+        nodes[name].kernel_size, nodes[name].padding = np.array([1, 1]), np.array([0, 1])
+
+
+def twice(nodes: dict[str, Any]) -> None:
+    for word in ("before", "after"):
+        nodes[f"up_x1_{word}"].scale = nodes[f"up_x0_{word}"].scale
+
+
+def inside(nodes: dict[str, Any]) -> None:
+    nodes["up_x1_before"].scale[0] = 0.0
+
+
+@pytest.mark.parametrize("change", [moved, doubled, narrower, twice, inside])
+def test_what_is_nearly_one_is_read_as_it_stands(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    """And computes what its factors and sums compute."""
+    exported(through(up((1, 2)), (2, 1, 2)), tmp_path / "net.nir")
+    net = nir.read(tmp_path / "net.nir")
+    change(net.nodes)
+    nir.write(tmp_path / "other.nir", nir.NIRGraph(nodes=net.nodes, edges=net.edges))
+    graph = alone(tmp_path / "other.nir", CANONICAL)
+    assert len(graph.names(Scale)) == 5
+    (x,) = seen(graph).values()
+    signal = np.zeros((*x.shape[:-1], 4))
+    for at in (0, 1):
+        before, after = (net.nodes[f"up_x{at}_{word}"].scale for word in ("before", "after"))
+        pad = int(net.nodes[f"up_x{at}_smeared"].padding[1])
+        wide = np.pad(before * x, [(0, 0)] * (x.ndim - 1) + [(pad, pad)])
+        size = int(net.nodes[f"up_x{at}_smeared"].kernel_size[1])
+        signal += after * np.lib.stride_tricks.sliding_window_view(wide, size, axis=-1).sum(-1)
+    read_ = graph.edit({"look": Neuron((2, 1, 4), beta=1.0, threshold=0.5)}, [*graph.edges, Edge("up_x", "look")])
+    assert np.array_equal(reference.run(read_, {"input": x}).spikes["look"], signal > 0.5)
+
+
+def test_a_way_that_others_read_stays(tmp_path: Path) -> None:
+    exported(through(up((1, 2)), (2, 1, 2)), tmp_path / "net.nir")
+    net = nir.read(tmp_path / "net.nir")
+    nodes, edges = {**net.nodes, "more": nir.Output(np.array([2, 1, 4]))}, [*net.edges, ("up_x0_smeared", "more")]
+    nir.write(tmp_path / "other.nir", nir.NIRGraph(nodes=nodes, edges=edges))
+    assert len(alone(tmp_path / "other.nir", CANONICAL).names(Scale)) == 5
 
 
 def test_feedback_through_one(tmp_path: Path) -> None:
