@@ -13,13 +13,24 @@ from dataclasses import replace
 import numpy as np
 
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Neuron, Pool, To, real
+from snncompile.ir.ops import Neuron, Op, Pool, To, real
 from snncompile.ir.spikes import spikes_into
 
 
 def maxima(graph: Graph) -> tuple[Graph, list[str]]:
     """The graph with a maximum for each such pair, under the name of its Threshold; what was taken for one."""
-    notes = []
+    nodes: dict[str, Op | None] = {}
+    moved: list[Edge] = []
+    behind: dict[str, str] = {}  # a maximum -> what it is over
+
+    def population(name: str) -> str:
+        """The population behind maxima of maxima; the ways to it are made short."""
+        way = [name]
+        while way[-1] in behind:
+            way.append(behind[way[-1]])
+        behind.update(dict.fromkeys(way[:-1], way[-1]))
+        return way[-1]
+
     for name in graph.names(Neuron):
         op, into = graph.nodes[name], graph.into(name)
         if not isinstance(op, Neuron) or not _compares(op) or len(into) != 1:
@@ -29,21 +40,15 @@ def maxima(graph: Graph) -> tuple[Graph, list[str]]:
         if not isinstance(pool, Pool) or pool.kind != "sum" or len(graph.out_of(total)) != 1:
             continue
         spikes = spikes_into(graph, total)
-        if spikes is None or spikes.worth != 1.0 or _population(graph, spikes.source) == name:
+        if spikes is None or spikes.worth != 1.0 or population(spikes.source) == name:
             continue  # the last: a loop needs a population
-        before = graph.into(total)[0]
-        kept = [edge for edge in graph.edges if total not in (edge.source, edge.target)]
-        edges = [*kept, Edge(before.source, name, before.delay + into[0].delay)]
-        graph = graph.edit({total: None, name: replace(pool, kind="max")}, edges)
-        notes.append(f"{name}: a sum of spikes, compared with less than one, is their maximum")
-    return graph, notes
-
-
-def _population(graph: Graph, name: str) -> str:
-    """The population behind maxima of maxima."""
-    while isinstance(graph.nodes[name], Pool) and (spikes := spikes_into(graph, name)):
-        name = spikes.source
-    return name
+        behind[name] = spikes.source
+        (before,) = graph.into(total)
+        nodes |= {total: None, name: replace(pool, kind="max")}
+        moved.append(Edge(before.source, name, before.delay + into[0].delay))
+    return graph.edit(nodes, [*graph.edges, *moved]), [
+        f"{name}: a sum of spikes, compared with less than one, is their maximum" for name in behind
+    ]
 
 
 def _compares(op: Neuron) -> bool:

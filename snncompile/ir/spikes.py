@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -28,7 +29,8 @@ def spikes_into(graph: Graph, name: str) -> Spikes | None:
     """What arrives at a node, where that is nothing but the spikes of one population or input, or a maximum of such,
     times a factor above zero; None where it is something else.
     """
-    factor, delay = 1.0, 0
+    factors, delay = [1.0], 0  # one more behind each maximum on the way
+    first: tuple[str, int] | None = None
     while True:
         arriving = graph.into(name)
         if len(arriving) != 1:
@@ -36,11 +38,13 @@ def spikes_into(graph: Graph, name: str) -> Spikes | None:
         name, delay = arriving[0].source, delay + arriving[0].delay
         match graph.nodes[name]:
             case Neuron(amplitude=amplitude) | Input(signal=Spike(amplitude)) if amplitude > 0:
-                return Spikes(name, delay, amplitude, factor * amplitude)
+                sent = prod(factors[1:]) * amplitude
+                source, late = first or (name, delay)
+                return Spikes(source, late, sent, factors[0] * sent)
             case Pool(kind="max"):
-                inner = spikes_into(graph, name)
-                return inner and Spikes(name, delay, inner.worth, factor * inner.worth)
+                first = first or (name, delay)
+                factors.append(1.0)
             case Scale(factor=scale) if np.unique(real(scale)).size == 1 and real(scale).flat[0] > 0:
-                factor *= float(real(scale).flat[0])  # max(a s) = a max(s)
+                factors[-1] *= float(real(scale).flat[0])  # max(a s) = a max(s)
             case _:
                 return None

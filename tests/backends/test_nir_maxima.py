@@ -276,19 +276,25 @@ def test_a_sum_that_something_else_reads_stays(tmp_path: Path) -> None:
     assert [op.kind for op in graph.nodes.values() if isinstance(op, Pool)] == ["sum"]
 
 
-def test_a_loop_keeps_its_population(tmp_path: Path) -> None:
-    """A Threshold that hears nothing but the sum of its own spikes is the only one there is in its loop."""
-    nodes = {
-        "input": nir.Input(np.array([1, 3, 3])),
-        "sum": nir.SumPool2d(np.array([3, 3]), np.array([1, 1]), np.array([1, 1])),
-        "any": nir.Threshold(np.full((1, 3, 3), 0.5)),
-        "output": nir.Output(np.array([1, 3, 3])),
-    }
-    edges = [("any", "sum"), ("sum", "any"), ("any", "output"), ("input", "output")]
+@pytest.mark.parametrize("around", [1, 2, 3])
+def test_a_loop_keeps_a_population(around: int, tmp_path: Path) -> None:
+    """Thresholds that hear nothing but sums of each other's spikes: all but one are maxima."""
+    nodes = {"input": nir.Input(np.array([1, 3, 3])), "output": nir.Output(np.array([1, 3, 3]))}
+    edges = [("any0", "output"), ("input", "output")]
+    for at in range(around):
+        nodes[f"sum{at}"] = nir.SumPool2d(np.array([3, 3]), np.array([1, 1]), np.array([1, 1]))
+        nodes[f"any{at}"] = nir.Threshold(np.full((1, 3, 3), 0.5))
+        nodes[f"late{at}"] = nir.Delay(np.full((1, 3, 3), 1e-4))
+        edges += [
+            (f"any{at - 1 if at else around - 1}", f"late{at}"),
+            (f"late{at}", f"sum{at}"),
+            (f"sum{at}", f"any{at}"),
+        ]
     nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes=nodes, edges=edges, type_check=False))
-    graph = read(tmp_path / "net.nir").graph
-    assert graph.names(Neuron) == ["any"]
-    assert reference.run(graph, {"input": np.zeros((1, 2, 1, 3, 3))}).spikes["any"].shape == (1, 2, 1, 3, 3)
+    graph = read(tmp_path / "net.nir", Options(semantics="euler", dt=1e-4)).graph
+    assert len(graph.names(Neuron)) == 1
+    assert sum(isinstance(op, Pool) and op.kind == "max" for op in graph.nodes.values()) == around - 1
+    assert all(not array.any() for array in reference.run(graph, {"input": np.zeros((1, 4, 1, 3, 3))}).spikes.values())
 
 
 def test_dense_layers_read_it(tmp_path: Path) -> None:
