@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from snncompile.frontends.nir_layers import window_sum
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Neuron, Op, Pool, To, real
+from snncompile.ir.ops import Neuron, Op, To, real
 from snncompile.ir.spikes import spikes_into
 
 
@@ -36,8 +37,8 @@ def maxima(graph: Graph) -> tuple[Graph, list[str]]:
         if not isinstance(op, Neuron) or not _compares(op) or len(into) != 1:
             continue
         total = into[0].source
-        pool = graph.nodes[total]
-        if not isinstance(pool, Pool) or pool.kind != "sum" or len(graph.out_of(total)) != 1:
+        pool = window_sum(graph.nodes[total])
+        if pool is None or len(graph.out_of(total)) != 1:
             continue
         spikes = spikes_into(graph, total)
         if spikes is None or spikes.worth != 1.0 or population(spikes.source) == name:

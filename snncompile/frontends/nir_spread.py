@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from snncompile.frontends.nir_layers import window_sum
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Op, Pool, Scale, Shape, Size, real
+from snncompile.ir.ops import Conv, Op, Scale, Shape, Size, real
 from snncompile.ir.shapes import shapes
 
 
@@ -122,15 +123,7 @@ def _place(op: Op, shape: Shape, axis: int) -> int | None:
 
 def _smears(op: Op, shape: Shape, axis: int, pad: int) -> bool:
     """Whether an op is a sum over windows of ``pad + 1`` places of an axis, padded by ``pad``."""
-    axes = len(shape) - 1
+    pool, axes = window_sum(op), len(shape) - 1
     kernel = tuple(pad + 1 if at == axis else 1 for at in range(axes))
-    once, padding = (1,) * axes, tuple(size - 1 for size in kernel)
-    match op:
-        case Pool(kind="sum"):
-            return (op.kernel, op.stride, op.padding) == (kernel, once, padding)
-        case Conv(bias=None, groups=1) if op.weight.shape == (shape[0], shape[0], *kernel):  # no pool has one axis
-            ones = np.eye(shape[0]).reshape(shape[0], shape[0], *once)
-            plain = (op.stride, op.padding, op.dilation) == (once, padding, once) and max(op.spread, default=1) == 1
-            return plain and bool(np.all(real(op.weight) == ones))
-        case _:
-            return False
+    geometry = kernel, (1,) * axes, tuple(size - 1 for size in kernel)
+    return pool is not None and (pool.kernel, pool.stride, pool.padding) == geometry

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snncompile.backends import nir_gate
+from snncompile.backends.nir_file import write
 from snncompile.backends.nir_lowering import lower
+from snncompile.backends.nir_nodes import written
 from snncompile.backends.nir_profiles import PROFILES, Profile
 from snncompile.errors import NotRepresentable
 from snncompile.frontends.nir import read
@@ -126,7 +128,12 @@ def test_any_window_in_every_profile(
     x = seen(graph, rate=rate)
     expected = reference.run(graph, x)
     path = tmp_path_factory.mktemp("maximum") / "net.nir"
-    lowered, made = exported(graph, path, profile)
+    try:
+        lowered, made = exported(graph, path, profile)
+    except NotRepresentable:  # a window that is a kernel, of an odd and an even side
+        if profile.name != "norse" or pool.kernel[0] % 2 == pool.kernel[1] % 2:
+            raise
+        return
     nir.read(path)
     back = read(path, nir_gate.alone(profile, made)).graph
     runs = [reference.run(lowered, x), run_as(made, back, x)]
@@ -175,6 +182,25 @@ def test_a_maximum_at_an_output(tmp_path: Path) -> None:
     exported(graph, tmp_path / "net.nir")
     back = alone(tmp_path / "net.nir", CANONICAL)
     assert [type(back.nodes[name]) for name in ("first", "pool", "output")] == [Neuron, Pool, Output]
+
+
+def test_of_one_axis(tmp_path: Path) -> None:
+    """NIR has no pool of one axis: the sum is a Conv1d of ones, and read as the sum that it is."""
+    nodes = {"input": Input((2, 9), Spike()), "first": lif(2, 9), "pool": Pool("max", (3,), (2,), (1,))}
+    edges = [Edge("input", "first"), Edge("first", "pool"), Edge("pool", "last"), Edge("last", "output")]
+    graph = Graph({**nodes, "last": lif(2, 5), "output": Output()}, edges)
+    exported(graph, tmp_path / "net.nir")
+    assert kinds(tmp_path / "net.nir")["pool_sum"] == "Conv1d"
+    back, x = alone(tmp_path / "net.nir", CANONICAL), seen(graph)
+    found = back.nodes["pool"]
+    assert isinstance(found, Pool)
+    assert (found.kind, found.kernel, found.stride, found.padding) == ("max", (3,), (2,), (1,))
+    assert np.array_equal(reference.run(back, x).spikes["last"], reference.run(graph, x).spikes["last"])
+    mixed = written(lower(graph, CANONICAL), CANONICAL).net
+    weight = mixed.nodes["pool_sum"].fields["weight"]  # type: ignore[union-attr]
+    weight[0, 1, 0] = 1.0  # type: ignore[index]
+    write(mixed, tmp_path / "other.nir")
+    assert "pool_sum" in alone(tmp_path / "other.nir", CANONICAL).nodes
 
 
 # What is no sum
