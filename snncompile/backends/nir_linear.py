@@ -25,7 +25,7 @@ from snncompile.ir.shapes import shape_of, shapes
 from snncompile.passes.compose import as_conv, ungrouped
 
 MOST_WEIGHTS = 1 << 26
-"""The largest diagonal that is written out as weights."""
+"""The most numbers that are written for one op that a reader or NIR itself has no node for."""
 
 
 def plain_linear(graph: Graph, nodes: frozenset[str]) -> Graph:

@@ -1,10 +1,10 @@
 """A maximum over spikes as a sum and a comparison: NIR has no maximum.
 
-Of n windows cells that hold 0 or a, the maximum is a where any holds it, which is where their sum is above a/2::
+Of the cells of a window, each 0 or a, the maximum is a where any holds it, which is where their sum is above a/2::
 
     max_k a s[k] = a [sum_k s[k] > 1/2]
 
-Sums are integers, so no sum lies at 1/2 and ``>`` and ``>=`` agree; padding is cells that hold 0. The comparison is a
+Sums are integers, so no sum lies at 1/2 and ``>`` and ``>=`` agree; padding is cells of 0. The comparison is a
 Threshold. Readers that have none take a neuron that is reset to zero: whatever arrives makes it fire, so that it never
 keeps anything. Exact. A maximum over anything else than the spikes of one population is no sum, and is refused.
 """
