@@ -155,7 +155,9 @@ def compiled_for(
 
 
 def as_nir(graph: Graph, stimulus: dict[str, Array], trained: Trace, steps: int) -> str:
-    """The network as a file of NIR, read again and run: ``exact``, what differs, or why NIR cannot carry it."""
+    """The network as a file of NIR, read again and run: ``exact``, ``explained``, what differs, or why NIR cannot carry
+    it.
+    """
     profile = PROFILES["canonical"]
     plain = without_norms(graph)
     try:
@@ -171,7 +173,9 @@ def as_nir(graph: Graph, stimulus: dict[str, Array], trained: Trace, steps: int)
     verdicts = {row.verdict for row in rows}
     for row in rows:
         log(f"nir: {row.reader}: {row.verdict}, {row.compared:,} compared {row.note}")
-    return "exact" if verdicts == {"same"} else "; ".join(f"{row.reader}: {row.verdict} {row.note}" for row in rows)
+    if verdicts <= {"same", "explained"}:
+        return "explained" if "explained" in verdicts else "exact"
+    return "; ".join(f"{row.reader}: {row.verdict} {row.note}" for row in rows)
 
 
 def later(graph: Graph, stimulus: dict[str, Array], x: Array, trained: Trace) -> dict[str, Any]:

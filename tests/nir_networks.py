@@ -70,10 +70,19 @@ class Torch:
         match op:
             case Dense():
                 return functional.linear(x.flatten(1), tensor(op.weight), tensor(op.bias))  # type: ignore[arg-type]
+            case Conv(spread=(_, _) as stride):  # of stride 1 in its own sense: torch's kernel is the other way round
+                weight, bias = tensor(op.weight), tensor(op.bias)
+                assert weight is not None
+                padding = [size - 1 - pad for size, pad in zip(weight.shape[2:], op.padding, strict=True)]
+                more = [step - 1 for step in stride]
+                turned = weight.flip(2, 3).transpose(0, 1)
+                return functional.conv_transpose2d(x, turned, bias, stride, padding, more)
             case Conv():
                 weight, bias = tensor(op.weight), tensor(op.bias)
                 assert weight is not None
                 return functional.conv2d(x, weight, bias, op.stride, op.padding, op.dilation, op.groups)
+            case Pool(kind="max"):
+                return functional.max_pool2d(x, op.kernel, op.stride, op.padding)
             case Pool():
                 return functional.avg_pool2d(x, op.kernel, op.stride, op.padding)
             case Norm():
@@ -189,6 +198,22 @@ def shapes_net() -> Graph:
     return _end(chain)
 
 
+def maximum() -> Graph:
+    """A maximum over windows that overlap and reach beyond the map."""
+    return conv_net().edit({"pool": Pool("max", (3, 3), (2, 2), (1, 1)), "lif1": lif(8, 8, 8, threshold=number(2.0))})
+
+
+def transposed() -> Graph:
+    """Down to 4 x 4 and up again by a transposed convolution."""
+    chain = _begin(2, 8, 8)
+    chain.add("down", Conv(chain.eighths(4, 2, 3, 3), None, (2, 2), (1, 1), (1, 1)))
+    chain.add("lif1", lif(4, 4, 4))
+    chain.add("up", Conv(chain.eighths(3, 4, 3, 3), chain.eighths(3), (1, 1), (1, 1), (1, 1), spread=(2, 2)))
+    chain.add("lif2", lif(3, 8, 8))
+    chain.add("fc", Dense(chain.eighths(5, 192)))
+    return _end(chain)
+
+
 def gentle() -> Graph:
     """Neurons that subtract their threshold and reach it at most once a step: no weight is negative, and a step adds no
     more than a threshold.
@@ -208,6 +233,8 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
     "recurrent": recurrent,
     "two in a loop": two_in_a_loop,
     "depthwise, 3 x 5, norm, padded pool": shapes_net,
+    "maximum, overlapping windows, padding": maximum,
+    "transposed convolution": transposed,
     "no leak": lambda: conv_net(beta=number(0.0)),
     "soft reset": lambda: conv_net(reset=By(number(1.0))),
     "soft reset, no leak": lambda: conv_net(reset=By(number(1.0)), beta=number(0.0)),

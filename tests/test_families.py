@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from snncompile.backends.nir_file import write
+from snncompile.backends.nir_gate import Gate
+from snncompile.backends.nir_lowering import lower, without_norms
+from snncompile.backends.nir_nodes import written
+from snncompile.backends.nir_profiles import PROFILES
 from snncompile.compile import Compiled, compile_graph, fold, shown
 from snncompile.errors import LoopTooShort, NotRepresentable, UnsupportedModule
+from snncompile.frontends.nir_metadata import pack
 from snncompile.frontends.torch import read_module
 from snncompile.ir.connections import connections
 from snncompile.ir.ops import By, Conv, Dense, Input, Neuron, Pool, Readout, Scale
@@ -56,6 +64,21 @@ def test_every_rung(family: str) -> None:
         ("cpu", "placed"): "bit-equal",
         ("onnxruntime", "device"): "bit-equal",
     }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_as_nir(family: str, tmp_path: Path) -> None:
+    """Every spike of torch, from the file with its metadata and from its numbers alone."""
+    of = recipe(family)
+    made, x = network(of), samples(of, 3)
+    graph = without_norms(read_module(made))
+    stimulus = {name: np.asarray(values, np.float64) for name, values in shown(graph, x, of.steps).items()}
+    profile = PROFILES["canonical"]
+    lower_ = lower(graph, profile, soft=True)
+    file = written(lower_, profile)
+    write(file.net, tmp_path / "n.nir", pack(graph, file.net, dt=profile.dt, profile=profile.name, steps=of.steps))
+    gate = Gate(tmp_path / "n.nir", file, profile, (graph, lower_), stimulus, record(made, x), trained=True)
+    assert [row.verdict for row in gate.rows(importers=())] == ["same", "same"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from snncompile.backends.nir_linear import square
 from snncompile.compile import compile_graph
-from snncompile.errors import GraphError, NotRepresentable, UnsupportedModule
+from snncompile.errors import GraphError, UnsupportedModule
 from snncompile.fixed import FixedPoint
 from snncompile.frontends.torch import _transposed
 from snncompile.ir.graph import Edge, Graph
@@ -83,18 +82,6 @@ def test_matrix_adjoint_and_composition_agree() -> None:
     composed = compose(op, second, shape)
     assert isinstance(composed, Dense)
     assert np.array_equal(composed.weight, matrix(second, (3, 6, 6)) @ whole)
-
-
-def test_nir_has_none() -> None:
-    """Also where a plain convolution gives as many numbers: here one, of other places. A stride of 1 is plain."""
-    kernel = np.arange(9.0).reshape(1, 1, 3, 3)
-    for side, stride in ((2, 4), (4, 1)):
-        op = Conv(kernel, None, (stride, stride), (1, 1), spread=(2, 2))
-        with pytest.raises(NotRepresentable, match=r"up: is a transposed convolution \(NIR has no such node\)"):
-            square("up", op, (1, side, side))
-    plain = square("up", Conv(kernel, None, (1, 1), (1, 1), spread=(1, 1)), (1, 4, 4))
-    assert np.array_equal(plain.weight, kernel)
-    assert plain.spread == ()
 
 
 def test_a_spread_needs_an_entry_an_axis() -> None:

@@ -28,7 +28,7 @@ from snncompile.errors import Disagreement, ToolError
 from snncompile.frontends.nir import read
 from snncompile.frontends.nir_options import Options
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Input, Neuron, Output, Readout, real
+from snncompile.ir.ops import Input, Neuron, Output, Pool, Readout, real
 from snncompile.ir.shapes import shapes
 from snncompile.run import reference
 from snncompile.run.bounds import FLOAT32, FLOAT64, bounds
@@ -107,11 +107,22 @@ def _last(text: str) -> str:
 
 
 def observed(graph: Graph) -> Graph:
-    """The graph with what arrives at every output as a read-out of its own, named ``NAME.value``."""
+    """The graph with what arrives at every output, and every maximum, as a read-out of its own: ``NAME.value``."""
     extent = shapes(graph)
-    nodes = {f"{name}.value": Readout(extent[name], kind="last", decay=0.0) for name in graph.names(Output)}
-    more = [Edge(edge.source, f"{name}.value", edge.delay) for name in graph.names(Output) for edge in graph.into(name)]
-    return graph.edit(dict(nodes), [*graph.edges, *more])
+    outputs, over = graph.names(Output), maxima(graph)
+    nodes = {f"{name}.value": Readout(extent[name], kind="last", decay=0.0) for name in (*outputs, *over)}
+    more = [Edge(edge.source, f"{name}.value", edge.delay) for name in outputs for edge in graph.into(name)]
+    return graph.edit(dict(nodes), [*graph.edges, *more, *(Edge(name, f"{name}.value") for name in over)])
+
+
+def maxima(graph: Graph) -> list[str]:
+    """The maxima of a graph: populations in a file, whose spikes are compared as those of any other."""
+    return [name for name in graph.order if isinstance(op := graph.nodes[name], Pool) and op.kind == "max"]
+
+
+def fired(graph: Graph, trace: Trace) -> dict[str, Array]:
+    """The spikes of an observed graph, by population and maximum."""
+    return dict(trace.spikes) | {name: trace.potentials[f"{name}.value"] != 0 for name in maxima(graph)}
 
 
 def alone(profile: Profile, made: Written) -> Options:
@@ -147,9 +158,11 @@ class Gate:
         trained: bool,
     ) -> None:
         self.path, self.made, self.profile, self.stimulus = path, made, profile, stimulus
-        self.graph, self.lowered = graphs[0], observed(graphs[1])
+        self.graph, self.lowered = observed(graphs[0]), observed(graphs[1])
         self.names = [name for name in self.lowered.order if isinstance(self.lowered.nodes[name], Neuron)]
-        self.top = {name: np.asarray(top.spikes[name], dtype=bool) for name in self.names}
+        given = {name: np.asarray(top.spikes[name], dtype=bool) for name in self.names if name in top.spikes}
+        over = fired(self.graph, reference.run(self.graph, stimulus, forced=given)) if maxima(self.graph) else {}
+        self.top = given | {name: over[name] for name in maxima(self.graph)}
         self._above = self._margins(self.graph, FLOAT32 if trained else FLOAT64)
         self._reference = reference.run(self.lowered, stimulus, forced=self.top)
 
@@ -174,7 +187,8 @@ class Gate:
         graph = observed(found.graph)
         inputs = {names[name]: array for name, array in self.stimulus.items()}
         trace = reference.run(graph, inputs)
-        spikes = {name: trace.spikes[names[name]] for name in self.names}
+        sent = fired(graph, trace)
+        spikes = {name: sent[names[name]] for name in self.names}
         values = {name: trace.potentials[f"{names[name]}.value"] for name in self._plain_outputs() if name in names}
         if options.metadata == "use":  # the graph as it was, whose outputs need not be those of the file
             values = {}
@@ -233,7 +247,9 @@ class Gate:
         found = {}
         for name in self.names:
             op = graph.nodes[name]
-            assert isinstance(op, Neuron)
+            if not isinstance(op, Neuron):  # a maximum, which has no potential that rounding could move
+                found[name] = np.full(self.top[name].shape, np.inf), np.zeros(self.top[name].shape)
+                continue
             found[name] = np.abs(trace.potentials[name] - np.broadcast_to(real(op.threshold), op.shape)), limit[name]
         return found
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile import __version__
-from snncompile.backends.nir_gate import ALONE, IMPORTERS, Row, alone, installed, observed
+from snncompile.backends.nir_gate import ALONE, IMPORTERS, Row, alone, fired, installed, maxima, observed
 from snncompile.backends.nir_nodes import Written
 from snncompile.backends.nir_profiles import PROFILES, Profile
 from snncompile.frontends.nir import read
@@ -42,10 +42,12 @@ def bit_by_bit(
     there = reference.run(found, {made.names[name]: array for name, array in stimulus.items()})
     word = {name: made.names.get(name, name) for name in graph.nodes}
     word |= {f"{name}.value": f"{made.names[name]}.value" for name in made.names}
+    sent, over = fired(found, there), {name for name in expected.spikes if word[name] in maxima(found)}
     renamed = Trace(
-        {name: there.spikes[word[name]] for name in expected.spikes},
-        {name: there.potentials[word[name]] for name in expected.potentials},
+        {name: sent[word[name]] for name in expected.spikes},
+        {name: there.potentials[word[name]] for name in expected.potentials if name not in over},
     )
+    expected = Trace(expected.spikes, {name: expected.potentials[name] for name in renamed.potentials})
     yield _judged(ALONE, expected, renamed, graph.order)
     yield from _not_run(made)
 

@@ -1,4 +1,5 @@
-"""Ops without state in the forms that NIR's readers share, each rewriting exact.
+"""Ops without state in the forms that NIR's readers share, each rewriting exact; maxima and transposed convolutions are
+rewritten before (``nir_maxima.py``, ``nir_spread.py``).
 
     groups > 1           block-diagonal weights: what is added is a product with zero
     kernel 3 x 5         5 x 5 with rows of zeros, the padding grown by as many
@@ -16,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from snncompile.errors import GraphError, NotRepresentable
+from snncompile.errors import GraphError, InternalError, NotRepresentable
 from snncompile.fixed import Reals
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Flatten, Op, Output, Pool, Scale, Shape, real
@@ -24,7 +25,7 @@ from snncompile.ir.shapes import shape_of, shapes
 from snncompile.passes.compose import as_conv, ungrouped
 
 MOST_WEIGHTS = 1 << 26
-"""The largest diagonal that is written out as weights."""
+"""The most numbers that are written for one op that a reader or NIR itself has no node for."""
 
 
 def plain_linear(graph: Graph, nodes: frozenset[str]) -> Graph:
@@ -53,17 +54,15 @@ def _arriving(graph: Graph, name: str, extent: dict[str, Shape]) -> Shape:
 
 
 def _plain_pool(label: str, op: Pool, arriving: Shape, nodes: frozenset[str]) -> Op:
-    if op.kind == "max":
-        raise NotRepresentable("takes a maximum", where=label, why="NIR has no such node", remedy="pool by the mean")
-    if len(op.kernel) == 2 and {"sum": "SumPool2d", "mean": "AvgPool2d"}[op.kind] in nodes:
+    if len(op.kernel) == 2 and {"sum": "SumPool2d", "mean": "AvgPool2d"}.get(op.kind) in nodes:
         return op
     return square(label, as_conv(op, arriving[0]), arriving)
 
 
 def square(label: str, op: Conv, arriving: Shape) -> Conv:
     """The convolution without groups, its kernel as long on every axis. Raises ``NotRepresentable``."""
-    if any(apart != 1 for apart in op.spread):
-        raise NotRepresentable("is a transposed convolution", where=label, why="NIR has no such node")
+    if max(op.spread, default=1) > 1:
+        raise InternalError(f"{label} is left")
     weight = ungrouped(op)
     kernel, longest = weight.shape[2:], max(weight.shape[2:])
     out = shape_of(label, op, arriving)

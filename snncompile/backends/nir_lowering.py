@@ -13,8 +13,10 @@ from snncompile.backends.nir_linear import (
     weights_in_float32,
 )
 from snncompile.backends.nir_loops import place_delays
+from snncompile.backends.nir_maxima import without_maxima
 from snncompile.backends.nir_neurons import plain_neuron, plain_readout
 from snncompile.backends.nir_profiles import Profile
+from snncompile.backends.nir_spread import spread
 from snncompile.errors import LoweringError, NotRepresentable
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
@@ -44,12 +46,12 @@ def lower(graph: Graph, profile: Profile, *, soft: bool = False) -> Graph:
         graph = plain_neuron(graph, name, profile, soft=soft)
     for name in graph.names(Readout):
         graph = plain_readout(graph, name, profile)
-    graph = single_edges(graph)
+    graph = without_maxima(single_edges(graph), profile)
     if "Scale" not in profile.nodes:
         graph = absorb_scales(graph)
     if profile.single:
         graph = single_output(graph)
-    graph = plain_linear(graph, profile.nodes)
+    graph = plain_linear(spread(graph, profile), profile.nodes)
     graph = place_delays(graph, profile)
     if profile.dtype == "float32":
         graph = weights_in_float32(graph)

@@ -19,10 +19,12 @@ from snncompile.errors import GraphError, ReadError
 from snncompile.frontends.nir_build import build
 from snncompile.frontends.nir_file import OURS, read_net
 from snncompile.frontends.nir_flat import Flat, flatten
+from snncompile.frontends.nir_maxima import maxima
 from snncompile.frontends.nir_metadata import REMEDY, unpack
 from snncompile.frontends.nir_neurons import CURRENT, SPIKING, subtracts
 from snncompile.frontends.nir_options import Options
 from snncompile.frontends.nir_record import Net
+from snncompile.frontends.nir_spread import transposed
 from snncompile.frontends.nir_time import LEAKY, Time, settle_time
 from snncompile.ir.check import check
 from snncompile.ir.graph import Graph
@@ -66,8 +68,9 @@ def read_record(net: Net, options: Options, where: str) -> Found:
     _settle_rest(flat, time)
     time.demand(where)
     time.notes += flat.notes
-    graph = build(flat, time, where)
-    return Found(graph, tuple(dict.fromkeys(time.notes)), time.dt, time.semantics, options.steps)
+    graph, over = maxima(build(flat, time, where))
+    graph, wide = transposed(graph)
+    return Found(graph, tuple(dict.fromkeys(time.notes + over + wide)), time.dt, time.semantics, options.steps)
 
 
 def _recorded(net: Net, options: Options, where: str) -> Found:

@@ -18,7 +18,7 @@ import numpy as np
 from snncompile.errors import UnsupportedNode
 from snncompile.fixed import Reals
 from snncompile.frontends.nir_record import Node
-from snncompile.ir.ops import Conv, Dense, Flatten, Op, Pool, Scale, Shape
+from snncompile.ir.ops import Conv, Dense, Flatten, Op, Pool, Scale, Shape, real
 
 MOST_KERNEL = 1 << 24  # numbers
 LINEAR = ("Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Scale", "Flatten")
@@ -181,6 +181,21 @@ def _flattened(shape: Shape, start: int, end: int) -> Shape | None:
     if not 0 <= first <= last < axes:
         return None
     return (*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :])
+
+
+def window_sum(op: Op) -> Pool | None:
+    """The sum over windows that an op is: a pool, or the Conv1d of ones that stands for one, as NIR has none of one
+    axis; None where it is another op.
+    """
+    match op:
+        case Pool(kind="sum"):
+            return op
+        case Conv(weight=weight, bias=None, dilation=(1,), groups=1) if weight.shape[0] == weight.shape[1]:
+            ones = np.eye(weight.shape[0])[..., None]
+            plain = max(op.spread, default=1) == 1 and bool(np.all(real(weight) == ones))
+            return Pool("sum", weight.shape[2:], op.stride, op.padding) if plain else None
+        case _:
+            return None
 
 
 def _axes(node: Node, key: str, axes: int, default: int | None = None) -> Shape:

@@ -50,6 +50,7 @@ from snncompile.ir.ops import (
 )
 from snncompile.ir.shapes import shape_of, shapes
 from snncompile.ir.signals import Spike
+from snncompile.ir.spikes import spikes_into
 from snncompile.passes import Passed
 from snncompile.passes.compose import Linear, as_conv, compose
 from snncompile.passes.split import by_parameters, by_range, split
@@ -149,7 +150,7 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
             return ["resonates, the machine's stock neurons are LIF"]
         case Norm():
             return ["a norm that is not folded has no weights of its own"]
-        case Pool(kind="max") if _spikes_into(graph, name) is None:
+        case Pool(kind="max") if spikes_into(graph, name) is None:
             return ["a maximum of anything but the spikes of one population is no sum of synapses"]
         case Readout(kind="last"):
             return [
@@ -195,41 +196,6 @@ def _neuron_faults(op: Neuron, target: Target) -> list[str]:
     return faults
 
 
-@dataclass(frozen=True)
-class _Spikes:
-    """What a maximum is taken over: the spikes of ``source``, ``delay`` steps late.
-
-    ``sent``: what a spike is worth where it leaves the source; ``worth``: where it meets the maximum.
-    """
-
-    source: str
-    delay: int
-    sent: float
-    worth: float
-
-
-def _spikes_into(graph: Graph, name: str) -> _Spikes | None:
-    """The spikes that a maximum is taken over; None where it is over something else."""
-    factor, delay = 1.0, 0
-    while True:
-        arriving = graph.into(name)
-        if len(arriving) != 1:
-            return None
-        name, delay = arriving[0].source, delay + arriving[0].delay
-        match graph.nodes[name]:
-            case Neuron():
-                return _Spikes(name, delay, 1.0, factor)
-            case Input(signal=Spike(amplitude)) if amplitude > 0:
-                return _Spikes(name, delay, amplitude, factor * amplitude)
-            case Pool(kind="max"):
-                inner = _spikes_into(graph, name)
-                return inner and _Spikes(name, delay, inner.worth, factor * inner.worth)
-            case Scale(factor=scale) if np.unique(real(scale)).size == 1 and real(scale).flat[0] > 0:
-                factor *= float(real(scale).flat[0])  # max(a s) = a max(s)
-            case _:
-                return None
-
-
 def _any_of(graph: Graph, name: str, target: Target) -> Graph:
     """A maximum over spikes as a population that fires when any of its inputs does, and keeps nothing.
 
@@ -239,7 +205,7 @@ def _any_of(graph: Graph, name: str, target: Target) -> Graph:
     op = graph.nodes[name]
     if not isinstance(op, Pool) or op.kind != "max":
         return graph
-    spikes = _spikes_into(graph, name)
+    spikes = spikes_into(graph, name)
     assert spikes is not None
     extent = shapes(graph)
     ones = as_conv(Pool("sum", op.kernel, op.stride, op.padding), extent[spikes.source][0])

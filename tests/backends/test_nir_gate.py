@@ -99,6 +99,20 @@ def test_the_first_spike_that_differs_closes_the_gate(judged: tuple[Gate, Import
         demand([row], judge.profile)
 
 
+def test_a_maximum_is_a_population_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its spikes are compared with the maximum of torch's, and no rounding explains one that differs."""
+    judge, made = gate(NETWORKS["maximum, overlapping windows, padding"](), tmp_path, PROFILES["spikingjelly"])
+    monkeypatch.setenv(nir_gate.INTERPRETER, str(tmp_path / "python"))
+    importer = Importer(tmp_path, made, judge)
+    importer.says(spikingjelly=[])
+    row = rows(judge)["spikingjelly"]
+    assert (row.verdict, row.compared) == ("same", 12 * 3 * (512 + 8 * 16 + 10 + 5))
+    importer.says(spikingjelly=[["pool", 1, 3, 17]])
+    row = rows(judge)["spikingjelly"]
+    assert (row.verdict, row.different) == ("DIFFERENT", 1)
+    assert row.note.startswith("pool[1, 0, 1], step 3, sample 1: ")
+
+
 def test_a_tie_inside_its_rounding_bound_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A potential that meets its threshold may go either way in float32; one that does not may not."""
     judge, made = gate(conv_net(), tmp_path, PROFILES["spikingjelly"])
