@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     }
     readouts, neurons = graph.names(Readout), wholes(graph) | others
     counts = dict.fromkeys(neurons, 0)
+    operations: list[dict[str, int] | None] = []
+    engines: set[str] = set()
     found: list[dict[str, Array]] = []
     kept: list[Trace] = []
     start, done = time.monotonic(), 0
@@ -64,8 +66,12 @@ def run(options: argparse.Namespace) -> int:
     with Progress(len(x)) as progress:
         for part in work.here(x) if options.jobs == 1 else work.over(x, options.jobs, threads=threads):
             trace = merged(graph, part.trace)
+            if part.engine not in engines:  # said once, and again where other values need another
+                engines.add(part.engine)
+                log(f"runs on {part.engine}")
             for name, spikes in trace.meta["spikes"].items():
                 counts[name] += spikes
+            operations.append(trace.meta.get("operations"))
             found.append(all_answers(graph, trace))
             if options.trace:
                 kept.append(trace)
@@ -92,6 +98,11 @@ def run(options: argparse.Namespace) -> int:
         "spikes": counts,
         "rates": rates,
     }
+    known = [part for part in operations if part is not None]
+    if len(known) == len(operations):
+        each = {name: sum(part[name] for part in known) for name in known[0]}
+        summary["operations"] = each
+        text += f"\n{sum(each.values()):,} synaptic operations"
     classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
     if len(classes) > 1:
         summary["answers"] = {name: each.tolist() for name, each in classes.items()}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +24,7 @@ from snncompile.run.integer import IntegerGraph
 from snncompile.run.ranges import largest, rules
 from snncompile.run.steps import check_stimulus, latency, phase_of
 from snncompile.run.trace import Trace
-from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
+from snncompile.run.ways import Grid, Uncarried, Way, logical_delay, order, pair, per_pixel, ways
 
 Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
@@ -53,23 +52,9 @@ class Compiled:
     def __init__(self, machine: IntegerGraph, kernels: str) -> None:
         self.machine, self.graph, self.kernels = machine, machine.graph, kernels
         self.extent = shapes(self.graph)
-        self.ways = ways(machine)
-        self.populations = self.graph.names(Neuron, Readout)
-        flow: nx.DiGraph[str] = nx.DiGraph()
-        flow.add_nodes_from(self.graph.names(Input, Neuron, Readout))
-        flow.add_edges_from((way.source, way.target) for way in self.ways)
-        self.stepwise = not nx.is_directed_acyclic_graph(flow) or any(map(self._before_its_phase, self.ways))
-        if not self.stepwise:
-            self.populations = [name for name in nx.topological_sort(flow) if name in set(self.populations)]
+        self.ways = list(ways(machine))
+        self.populations, self.stepwise = order(self.graph, self.ways)
         self._ready: tuple[object, _Ready] | None = None
-
-    def _logical_delay(self, way: Way) -> int:
-        return way.delay - phase_of(self.graph, way.target) + phase_of(self.graph, way.source)
-
-    def _before_its_phase(self, way: Way) -> bool:
-        """Whether a way may deliver what its source did before its first step."""
-        late = self._logical_delay(way)
-        return late < 0 or (late > 0 and phase_of(self.graph, way.source) > 0)
 
     def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None, threads: int) -> Trace:
         """As ``Simulator.run``. Raises ``Uncarried`` where the values given need more than the engine has."""
@@ -151,7 +136,7 @@ class _Ready:
             "form": form,
             "source": self.signals[way.source] if spikes or way.pool is None else self._pooled(way, way.pool),
             "events": self._lists(way) if spikes and form != ONE_TO_ONE else -1,
-            "delay": way.delay if self.plan.stepwise else self.plan._logical_delay(way),
+            "delay": way.delay if self.plan.stepwise else logical_delay(self.plan.graph, way),
             "shift": shift,
             "flush": flush,
             "kernel": way.kernel,

@@ -46,10 +46,13 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """Some consecutive samples, how many, and their trace: of what is kept, with the counts of everything."""
+    """Some consecutive samples, how many, and their trace: of what is kept, with the counts of everything; and the
+    ``engine`` that ran them.
+    """
 
     samples: int
     trace: Trace
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Shards:
                 trace = simulator.run(encoded(self.graph, shown(self.graph, part, self.steps)), self.keep)
             else:
                 trace = simulator(part, self.keep)
-            yield Part(len(part), trace)
+            yield Part(len(part), trace, simulator.engine)
 
     def over(self, x: Given | Source, jobs: int, pool: Pool | None = None, threads: int = 1) -> Iterator[Part]:
         """All samples, in order, by so many others at a time, each with so many threads.
@@ -110,7 +113,8 @@ def _batches(x: Given | Source, first: int, last: int) -> Iterator[Given]:
 
 def _shard(shards: Shards, x: Given | Source, first: int, last: int, threads: int) -> Part:
     """Samples [first, last) as one part; runs wherever there is room."""
-    return Part(last - first, joined([part.trace for part in shards.here(x, first, last, threads)]))
+    parts = list(shards.here(x, first, last, threads))
+    return Part(last - first, joined([part.trace for part in parts]), parts[-1].engine)
 
 
 def _by(pool: Pool, calls: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Part]:

@@ -31,11 +31,12 @@ number = FixedPoint.number
 
 
 def check(source: Random, *, loops: bool) -> None:
-    """All kernels on one network: spikes, potentials, counts."""
+    """All kernels and NumPy on one network: spikes, potentials, counts of spikes and operations."""
     target = sheet(source)
     case = network(source, target, loops=loops)
     expected = integer.run(case.graph, case.stimulus, target)
     every = case.graph.names(Neuron, Readout)
+    counted: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         for kernels, products in [(kernels, products) for kernels in KERNELS for products in (inf, 0.0, None)]:
             patch.setenv(cpu.KERNELS_VARIABLE, kernels)
@@ -46,6 +47,8 @@ def check(source: Random, *, loops: bool) -> None:
             assert different is None, f"{kernels}: {different}\n{case}"
             assert found.potentials.keys() == expected.potentials.keys()
             assert found.meta["spikes"] == {name: int(array.sum()) for name, array in expected.spikes.items()}
+            counted.append(found.meta["operations"])
+    assert all(operations == counted[0] for operations in counted), case
 
 
 @given(st.randoms(use_true_random=False))
