@@ -5,29 +5,33 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.exchanged import Exchanged
-from snncompile.commands.imported import Imported
+from snncompile.commands.imported import Imported, by_batches
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.commands.traces import save_trace
 from snncompile.compile import shown
 from snncompile.errors import ReadError
-from snncompile.ir.ops import Input, Readout, Resonator, SigmaDelta
+from snncompile.ir.ops import Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
 from snncompile.run.cpu import chosen_threads
 from snncompile.run.parts import merged, wholes
 from snncompile.run.shards import Shards
-from snncompile.run.stimulus import Given
+from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
 from snncompile.train.encoders import draws
 from snncompile.train.progress import Progress
-from snncompile.train.set_batches import NirBatches, SetBatches, nir_batches, set_batches
-from snncompile.train.streamed import Streamed, streamed
+from snncompile.train.set_batches import nir_batches, set_batches
+from snncompile.train.streamed import streamed
 from snncompile.verify import all_answers
+
+if TYPE_CHECKING:
+    from snncompile.commands.imported import Batches
 
 Opened = Trained | Imported | Exchanged | Bundle
 
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.trace:
         dt = model.found.dt if isinstance(model, Exchanged) else None
-        assert not isinstance(x, Streamed | SetBatches | NirBatches)
+        assert isinstance(x, np.ndarray | Inputs)  # nothing is traced batch by batch
         save_trace(Path(options.trace), joined(kept), dt, shown(graph, x, steps))
     samples = len(x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
@@ -117,32 +121,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(
-    model: Opened, options: argparse.Namespace
-) -> tuple[Given | Streamed | SetBatches | NirBatches, Array | None, str]:
+def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Batches, Array | None, str]:
     """The data, their labels and their name: batch by batch, where the network takes them as they are."""
-    found = _streamed(model, options) if options.data and not options.trace else None
+    found = _batches(model, options) if options.data and not options.trace else None
     if found is not None:
         return found, found.y, options.data
     data = chosen_data(model, options)
     return data.x, data.labels, data.name
 
 
-def _streamed(model: Opened, options: argparse.Namespace) -> Streamed | SetBatches | NirBatches | None:
+def _batches(model: Opened, options: argparse.Namespace) -> Batches | None:
     spec, root = options.data, options.data_root
     if isinstance(model, Imported | Exchanged):  # the steps of their samples are those of the data
-        return None
+        return model.batches(spec, root)
     if isinstance(model, Bundle) and not model.manifest.get("recipe"):
-        shapes = {name: op.shape for name, op in model.program.graph.nodes.items() if isinstance(op, Input)}
-        recipe, steps = None, model.program.steps
-        if len(shapes) != 1:
-            return None
-        ((node, shape),) = shapes.items()
-    else:
-        recipe, node = model.recipe, "input"
-        shape, steps = recipe.input, recipe.steps
-    if (found := set_batches(spec, root, recipe, shape, steps)) is not None:
+        return by_batches(model.program.graph, spec, root, model.program.steps)
+    recipe = model.recipe
+    if (found := set_batches(spec, root, recipe, recipe.input, recipe.steps)) is not None:
         return found
-    if recipe is not None and draws(recipe):
+    if draws(recipe):
         return None
-    return nir_batches(spec, node, shape, steps) or streamed(spec, shape, steps)
+    return nir_batches(spec, "input", recipe.input, recipe.steps) or streamed(spec, recipe.input, recipe.steps)

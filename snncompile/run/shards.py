@@ -17,7 +17,7 @@ from snncompile.errors import ToolError
 from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program
 from snncompile.run.cpu import Simulator
-from snncompile.run.stimulus import Array, Given, Inputs, encoded, shown
+from snncompile.run.stimulus import Given, Inputs, encoded, shown
 from snncompile.run.trace import Trace, joined
 from snncompile.target import Target
 
@@ -31,7 +31,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, first: int, last: int, size: int) -> Iterator[Array]:
+    def batches(self, first: int, last: int, size: int) -> Iterator[Given]:
         """Samples [first, last) in order, so many at a time."""
         ...
 
