@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snncompile.commands.console import check_place, log_of, result
+from snncompile.commands.console import Log, check_place, log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported, by_batches
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     start, done = time.monotonic(), 0
     work = Shards(graph, target, steps, None if options.trace else readouts, reals=True)
     threads = max(1, chosen_threads(None) // options.jobs)
-    with Progress(len(x)) as progress:
+    with Progress(len(x)) as progress, _left(log, len(x), lambda: done):
         for part in work.here(x) if options.jobs == 1 else work.over(x, options.jobs, threads=threads):
             trace = merged(graph, part.trace)
             if part.engine not in engines:  # said once, and again where other values need another
@@ -119,6 +121,17 @@ def run(options: argparse.Namespace) -> int:
             text += f"\naccuracy {right / samples:.2%} ({right} of {samples})"
     result(options, text, summary)
     return 0
+
+
+@contextmanager
+def _left(log: Log, samples: int, done: Callable[[], int]) -> Iterator[None]:
+    """Say how far it was, where it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = f"{samples - done():,} are left; a run begins at the first"
+        log(f"{done():,} of {samples:,} samples were simulated, {left}")
+        raise
 
 
 def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Batches, Array | None, str]:

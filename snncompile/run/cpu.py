@@ -61,6 +61,11 @@ def chosen_kernels() -> str:
     return named
 
 
+def say_nothing() -> None:
+    """Here it is not said that the engine was not built: who shares work out has said it."""
+    _said.append("elsewhere")
+
+
 def chosen_threads(threads: int | None) -> int:
     """The number of threads: as given, as ``SNNCOMPILE_THREADS`` says, or the cores this process may use."""
     if threads is None:

@@ -16,7 +16,7 @@ import numpy as np
 from snncompile.errors import ToolError
 from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program
-from snncompile.run.cpu import Simulator
+from snncompile.run.cpu import Simulator, chosen_kernels, say_nothing
 from snncompile.run.stimulus import Given, Inputs, encoded, shown
 from snncompile.run.trace import Trace, joined
 from snncompile.target import Target
@@ -85,16 +85,26 @@ class Shards:
                 trace = simulator(part, self.keep)
             yield Part(len(part), trace, simulator.engine)
 
-    def over(self, x: Given | Source, jobs: int, pool: Pool | None = None, threads: int = 1) -> Iterator[Part]:
-        """All samples, in order, by so many others at a time, each with so many threads.
+    def over(
+        self,
+        x: Given | Source,
+        jobs: int,
+        pool: Pool | None = None,
+        threads: int = 1,
+        first: int = 0,
+        last: int = -1,
+    ) -> Iterator[Part]:
+        """Samples [first, last), in order, by so many others at a time, each with so many threads.
 
         ``pool``: an executor. Without one joblib shares them out, by the backend that ``joblib.parallel_config`` names:
         processes of this machine by default, ``"dask"`` or ``"ray"`` where these are set up. Raises ``ToolError`` where
         joblib is needed and not installed.
         """
-        size = -(-len(x) // (jobs * SHARDS))
+        chosen_kernels()  # whether there are any is said here, and not by everyone
+        last = len(x) if last < 0 else last
+        size = -(-(last - first) // (jobs * SHARDS))
         size = max(1, -(-size // BATCH) * BATCH if size > BATCH else size)
-        calls = (self._call(x, first, min(first + size, len(x)), threads) for first in range(0, len(x), size))
+        calls = (self._call(x, at, min(at + size, last), threads) for at in range(first, last, size))
         yield from _by_joblib(calls, jobs) if pool is None else _by(pool, calls, jobs)
 
     def _call(self, x: Given | Source, first: int, last: int, threads: int) -> tuple[Any, ...]:
@@ -113,6 +123,7 @@ def _batches(x: Given | Source, first: int, last: int) -> Iterator[Given]:
 
 def _shard(shards: Shards, x: Given | Source, first: int, last: int, threads: int) -> Part:
     """Samples [first, last) as one part; runs wherever there is room."""
+    say_nothing()
     parts = list(shards.here(x, first, last, threads))
     return Part(last - first, joined([part.trace for part in parts]), parts[-1].engine)
 
