@@ -213,8 +213,9 @@ def test_sum_pools(sheet: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_maxima_of_spikes(at: int) -> None:
-    target = Target.load("onnx")
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_maxima_of_spikes(sheet: str, at: int) -> None:
+    target = Target.load(sheet)
     holds(ran(target, pools("max")[at]), ran(target, pools("sum")[at]))
 
 
