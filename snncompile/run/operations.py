@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Pool, Resonator, SigmaDelta
 from snncompile.ir.shapes import shapes
-from snncompile.run import linear
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.steps import phase_of
-from snncompile.run.ways import Grid, Uncarried, Way, logical_delay, order, ways
+from snncompile.run.ways import Grid, Pair, Uncarried, Way, before_weights, logical_delay, order, ways
 
 Array = NDArray[Any]
 
@@ -40,13 +39,12 @@ class Counted:
     target: str
     delay: int
     pool: Pool | None
+    spread: Pair
     fan_out: Array
 
     def units(self, values: Array) -> int:
         """Operations that values [batch, *shape of the source] make."""
-        values = values.astype(np.int64, copy=False)
-        if self.pool is not None:
-            values = linear.pool(values, self.pool.kind, self.pool.kernel, self.pool.stride, self.pool.padding)
+        values = before_weights(values.astype(np.int64, copy=False), self.pool, self.spread)
         every = np.abs(values).sum(axis=0, dtype=np.int64).reshape(-1, self.fan_out.shape[1])
         return int((every * self.fan_out).sum())
 
@@ -98,7 +96,7 @@ def _counted(machine: IntegerGraph) -> Iterator[Counted]:
     extent = shapes(machine.graph)
     for way in ways(machine):  # one at a time: what is kept has no weights
         reached = fan_out(way, Grid.of(extent[way.target]))
-        yield Counted(way.name, way.source, way.target, way.delay, way.pool, reached)
+        yield Counted(way.name, way.source, way.target, way.delay, way.pool, way.spread, reached)
 
 
 def fan_out(way: Way, target: Grid) -> Array:

@@ -61,7 +61,8 @@ class Way:
     """``source`` -> pool -> weights -> ``target``, ``delay`` steps late; ``name`` is the node that holds the weights.
 
     ``weights``: integers [target pixel, or 1, ky kx channel, target channel], or for ``one_to_one``
-    [pixel, or 1, 1, channel]. ``grid``: what the kernel moves over, the source or what the pool makes of it.
+    [pixel, or 1, 1, channel]. ``grid``: what the kernel moves over, the source or what the pool makes of it, spread out
+    where the convolution is a transposed one.
 
     Weights that stand for no synapse are zeros: those between the ``groups`` of a convolution, where an event reaches
     one channel in so many, and those of a matrix, where ``reach`` [pixel channel] says how many neurons it reaches.
@@ -79,6 +80,7 @@ class Way:
     dilation: Pair = (1, 1)
     pool: Pool | None = None
     one_to_one: bool = False
+    spread: Pair = (1, 1)
     groups: int = 1
     reach: Array | None = None
 
@@ -164,6 +166,7 @@ def _way(
     common: dict[str, Any] = {"name": name, "source": source, "target": target, "delay": delay}
     last = graph.nodes[rest[0]] if len(rest) == 1 else None
     grid, end = Grid.of(shape), Grid.of(after)
+    spread = pair(last.spread, 1) if isinstance(last, Conv) and last.spread else (1, 1)
     if not rest or isinstance(last, Scale):
         factor = machine.weights[rest[0]] if rest else np.ones((), dtype=np.int64)
         carried = extent[graph.into(rest[0])[0].source] if rest else shape
@@ -176,18 +179,18 @@ def _way(
     if (
         isinstance(last, Conv)
         and len(last.weight.shape) <= 4
-        and all(step == 1 for step in last.spread)
         and (extent[graph.into(rest[0])[0].source] == shape and Grid.of(extent[rest[0]]) == end)
     ):
         return Way(
             **common,
             weights=_convolution(machine.weights[rest[0]], last.groups),
-            grid=grid,
+            grid=Grid(grid.height * spread[0], grid.width * spread[1], grid.channels),
             kernel=pair(last.weight.shape[2:], 1),
             stride=pair(last.stride, 1),
             padding=pair(last.padding, 0),
             dilation=pair(last.dilation, 1),
             pool=first,
+            spread=spread,
             groups=last.groups,
         )
     reach = None
@@ -206,6 +209,13 @@ def _way(
         pool=first,
         reach=None if reach is None else np.ascontiguousarray(reach).reshape(-1),
     )
+
+
+def before_weights(values: Array, pool: Pool | None, spread: Pair) -> Array:
+    """What the weights of a way read of the values [batch, *shape] that its source sends."""
+    if pool is not None:
+        values = linear.pool(values, pool.kind, pool.kernel, pool.stride, pool.padding)
+    return values if spread == (1, 1) else linear.spread_out(values, spread[4 - values.ndim :])
 
 
 def _kind(graph: Graph, name: str) -> str:

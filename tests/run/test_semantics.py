@@ -243,6 +243,31 @@ PLAIN = kernel(10, 5), (10, 6, 6)
 WORDS["grouped convolution"] = of_maps((kernel(10, 5, groups=5), (10, 6, 6)), PLAIN)
 WORDS["strided convolution"] = of_maps((kernel(10, 5, stride=(2, 3)), (10, 3, 2)), PLAIN)
 WORDS["dilated convolution"] = of_maps((kernel(10, 5, dilation=(2, 1), padding=(2, 1)), (10, 6, 6)), PLAIN)
+WORDS["transposed convolution"] = of_maps((kernel(10, 5, spread=(2, 3)), (10, 12, 18)), PLAIN)
+
+
+@word("transposed convolution of graded integers")
+def transposed(target: Target) -> tuple[Ran, Ran]:
+    graphs = [
+        chain(
+            kernel(5, 3, **how),
+            lif((5, *size)),
+            Dense(weights(4, 5 * prod(size))),
+            readout(),
+            signal=Fixed(8),
+            shape=MAP,
+        )
+        for how, size in (({"spread": (2, 2)}, (12, 12)), ({}, (6, 6)))
+    ]
+    return ran(target, graphs[0]), ran(target, graphs[1])
+
+
+def test_a_transposed_convolution_between_large_maps_is_no_matrix() -> None:
+    """As in feedback from a small map to a large one; here behind a pool, and in groups."""
+    conv = Conv(weights(16, 8, 5, 4, most=3), None, (1, 1), (2, 2), (1, 1), 2, (2, 3))
+    graph = chain(Pool("sum", (2, 2), (2, 2)), conv, lif((16, 32, 49)), shape=(16, 32, 32))
+    x = np.random.default_rng(1).random((2, 3, 16, 32, 32)) < 0.2
+    holds(Ran(graph, {"input": x}, Target.load("onnx")), None)
 
 
 def of_readouts(one: dict[str, Any], other: dict[str, Any]) -> Word:
