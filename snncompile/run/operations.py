@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Pool, Resonator, SigmaDelta
+from snncompile.ir.ops import Neuron, Pool, Resonator, SigmaDelta
 from snncompile.ir.shapes import shapes
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.steps import phase_of
-from snncompile.run.ways import Grid, Pair, Uncarried, Way, before_weights, logical_delay, order, ways
+from snncompile.run.ways import Grid, Pair, Uncarried, Way, before_weights, logical_delay, order, pair, ways
 
 Array = NDArray[Any]
 
@@ -31,22 +31,25 @@ Array = NDArray[Any]
 class Counted:
     """A way whose units are counted: what it is called and where it begins and ends, without its weights.
 
-    ``fan_out``: synapses that a unit goes through, [channel, pixel] of what the pool makes of the source.
+    ``fan_out``: synapses that a unit goes through, [channel, pixel] of what pool and spread make of the source; for
+    spikes of neurons, which are never negative, of the source itself, unless maxima are between.
     """
 
     name: str
     source: str
     target: str
     delay: int
-    pool: Pool | None
-    spread: Pair
     fan_out: Array
+    spikes: bool
+    pool: Pool | None = None
+    spread: Pair = (1, 1)
 
     def units(self, values: Array) -> int:
         """Operations that values [batch, *shape of the source] make."""
-        values = before_weights(values.astype(np.int64, copy=False), self.pool, self.spread)
-        every = np.abs(values).sum(axis=0, dtype=np.int64).reshape(-1, self.fan_out.shape[1])
-        return int((every * self.fan_out).sum())
+        if not self.spikes:
+            values = np.abs(before_weights(values.astype(np.int64, copy=False), self.pool, self.spread))
+        every = values.sum(axis=0, dtype=np.int64).reshape(-1, self.fan_out.shape[1])
+        return int(np.vdot(every, self.fan_out))
 
 
 class Operations:
@@ -96,7 +99,12 @@ def _counted(machine: IntegerGraph) -> Iterator[Counted]:
     extent = shapes(machine.graph)
     for way in ways(machine):  # one at a time: what is kept has no weights
         reached = fan_out(way, Grid.of(extent[way.target]))
-        yield Counted(way.name, way.source, way.target, way.delay, way.pool, way.spread, reached)
+        ends = way.name, way.source, way.target, way.delay
+        neurons = isinstance(machine.graph.nodes[way.source], Neuron)
+        if neurons and (way.pool is None or way.pool.kind == "sum"):
+            yield Counted(*ends, pulled_back(way, reached, Grid.of(extent[way.source])), True)
+        else:
+            yield Counted(*ends, reached, False, way.pool, way.spread)
 
 
 def fan_out(way: Way, target: Grid) -> Array:
@@ -110,6 +118,22 @@ def fan_out(way: Way, target: Grid) -> Array:
     columns = _readers(grid.width, target.width, way, 1)
     pixels = (rows[:, None] * columns).reshape(-1) * (target.channels // way.groups)
     return np.broadcast_to(pixels, size)
+
+
+def pulled_back(way: Way, reached: Array, source: Grid) -> Array:
+    """A fan-out [channel, pixel] of what a sum pool and a spread make of the source, as one of the source itself."""
+    grid = way.grid
+    held = reached.reshape(grid.channels, grid.height, grid.width)[:, :: way.spread[0], :: way.spread[1]]
+    if way.pool is not None:
+        kernel, stride = pair(way.pool.kernel, 1), pair(way.pool.stride, 1)
+        above, left = pair(way.pool.padding, 0)
+        _, height, width = held.shape
+        found = np.zeros((source.channels, source.height + 2 * above, source.width + 2 * left), dtype=np.int64)
+        for y, x in np.ndindex(*kernel):
+            rows = slice(y, y + stride[0] * (height - 1) + 1, stride[0])
+            found[:, rows, x : x + stride[1] * (width - 1) + 1 : stride[1]] += held
+        held = found[:, above : above + source.height, left : left + source.width]
+    return np.ascontiguousarray(held).reshape(source.channels, source.pixels)
 
 
 def _readers(places: int, targets: int, way: Way, axis: int) -> Array:
