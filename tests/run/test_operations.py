@@ -175,3 +175,18 @@ def test_what_is_no_event_is_not_counted() -> None:
     assert "operations" not in trace.meta
     if cpu.KERNELS:
         assert simulator.engine == "run/integer, which is slow (sum feeds a population)"
+
+
+def test_values_beyond_what_an_input_declares_count_as_many_units() -> None:
+    graph = grouped(2, 6, 3)
+    values = np.random.default_rng(4).integers(-3, 6, (3, 4, 2, 6, 6))
+    runs = [Simulator(graph, TARGET).run({"input": values}), Layers(graph, TARGET).run({"input": values})]
+    first = arriving_units(values)
+    assert [trace.meta["operations"]["first"] for trace in runs] == [first] * 2
+    assert runs[0].meta["operations"] == runs[1].meta["operations"]
+
+
+def arriving_units(values: Array) -> int:
+    """Through six kernels of 3 x 3 with a border: a corner is in four windows, an edge in six, the rest in nine."""
+    near = np.array([2, 3, 3, 3, 3, 2])
+    return 6 * int((np.abs(values) * near[:, None] * near).sum())
