@@ -222,14 +222,15 @@ def _tables(found: Found) -> str:
 
 WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 110, 40, 48
-END = (0.001, 0.5)  # of the axis of rates
+END = (0.001, 0.5)  # of the axis of rates, unless fewer fire
 
 
 def picture(found: dict[str, list[list[float]]]) -> str:
     """Time against rate of every network, as SVG."""
     every = [point[column] for points in found.values() for point in points for column in (1, 2, 4)]
     low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
-    first, last = map(math.log10, END)
+    first = math.log10(min(END[0], *(point[0] for points in found.values() for point in points)))
+    last = math.log10(END[1])
 
     def place(rate: float, time: float) -> str:
         x = LEFT + (WIDTH - LEFT - RIGHT) * (math.log10(rate) - first) / (last - first)
