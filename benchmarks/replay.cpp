@@ -152,7 +152,7 @@ int replay(const std::vector<int64_t> &content, const std::string &kernels, int 
                 const int source = in.number();
                 snn::Pool pool;
                 for (int *value : {&pool.kernel_y, &pool.kernel_x, &pool.stride_y, &pool.stride_x, &pool.padding_y,
-                                   &pool.padding_x})
+                                   &pool.padding_x, &pool.spread_y, &pool.spread_x})
                     *value = in.number();
                 pool.maximum = in.next();
                 const int height = in.number();

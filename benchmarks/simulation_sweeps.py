@@ -1,13 +1,14 @@
 """How long the engine takes against the rate of spikes, the steps, the samples of a run and the threads.
 
-    python benchmarks/simulation_sweeps.py [--networks N,..] [--only rate,steps,samples,threads] [--rounds N]
-                                           [--kept FILE.json] [-o docs/simulation-rates.svg]
+    python benchmarks/simulation_sweeps.py [--networks N,..] [--only rate,steps,samples,threads] [--points P,..]
+                                           [--rounds N] [--kept FILE.json] [-o docs/simulation-rates.svg]
 
 Networks and torch as in ``simulation.py``, one thread unless it says otherwise; medians of runs that take turns, CPU
 time, and by the clock for threads. Against the rate torch runs as well, and the engine twice more, held to events alone
 and to products of all weights alone; where two curves meet is their crossover. Rates are those that the layers really
-have: a layer that feeds itself does not fall below some. ``--kept``: figures are added to those of the file, so that
-networks can be measured one by one; the picture is drawn of everything in it.
+have: a layer that feeds itself does not fall below some. ``--kept``: figures are added to those of the file, point by
+point, and those that it has are not measured again, so that a sweep goes on where it was left; the tables and the
+picture are of everything in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,16 @@ from snncompile.target import Target
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 LEAST = {"recurrent": 0.01}  # below it feeds on itself, or is silent
-STEPS = {"resnet19": (1, 2, 4, 8, 16), "vggsnn": (2, 5, 10, 20, 40), "lenet": (1, 2, 4, 8, 16, 32)}
+STEPS = {"resnet19": (1, 2, 4, 8, 16), "vggsnn": (1, 2, 4, 8, 16), "lenet": (1, 2, 4, 8, 16, 32)}
 STEPS["recurrent"] = (10, 25, 50, 100, 200, 400)
-SAMPLES = {"resnet19": (1, 2, 4, 8), "vggsnn": (1, 2, 4, 8), "lenet": (1, 4, 16, 64, 256)}
+SAMPLES = {"resnet19": (1, 4, 16), "vggsnn": (1, 4, 16), "lenet": (1, 4, 16, 64, 256)}
 SAMPLES["recurrent"] = (1, 4, 16, 64, 256)
+THREADS = 1, 2
 SHARED = {"resnet19": 8, "vggsnn": 8, "lenet": 256, "recurrent": 256}  # samples of a run with several threads
 COLOURS = {"resnet19": "#2a78c8", "vggsnn": "#d9722b", "lenet": "#3a8f4d", "recurrent": "#8a4fb0"}
 Point = tuple[float, float]
-Found = dict[str, dict[str, list[list[float]]]]
+Found = dict[str, dict[str, dict[str, list[float]]]]
+"""Sweep -> network -> point that was asked for -> what was found there."""
 
 
 def main() -> None:
@@ -48,31 +51,45 @@ def main() -> None:
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument("--networks", default=",".join(STEPS))
     own.add_argument("--only", default="rate,steps,samples,threads")
-    own.add_argument("--rates", default=",".join(map(str, RATES)))
+    own.add_argument("--points", default="", help="of the sweep, where not all of them")
     own.add_argument("--rounds", type=int, default=5)
     own.add_argument("--kept", type=Path, help="figures of runs before this one")
     own.add_argument("-o", "--output", type=Path, help="the picture of time against rate")
     given = own.parse_args()
     torch.set_num_threads(1)
     found: Found = json.loads(given.kept.read_text()) if given.kept and given.kept.exists() else {}
+    chosen = [float(point) for point in given.points.split(",") if point]
     for name in given.networks.split(",") if given.networks else ():
         for sweep in given.only.split(","):
-            points = (
-                [
-                    _rate(name, rate, given.rounds)
-                    for rate in map(float, given.rates.split(","))
-                    if rate >= LEAST.get(name, 0)
-                ]
-                if sweep == "rate"
-                else SWEEPS[sweep](name, given.rounds)
-            )
-            found.setdefault(sweep, {})[name] = points
-            print(sweep, name, points, flush=True)
-            if given.kept:
-                given.kept.write_text(json.dumps(found))
+            kept = found.setdefault(sweep, {}).setdefault(name, {})
+            wanted = [point for point in chosen or points_of(sweep, name) if f"{point:g}" not in kept]
+            for point, figures in SWEEPS[sweep](name, wanted, given.rounds) if wanted else ():
+                kept[f"{point:g}"] = figures
+                print(sweep, name, f"{point:g}", figures, flush=True)
+                if given.kept:
+                    given.kept.write_text(json.dumps(found))
     print(_tables(found))
     if given.output:
-        given.output.write_text(picture(found["rate"]) + "\n", encoding="utf-8")
+        given.output.write_text(picture(_in_order(found)["rate"]) + "\n", encoding="utf-8")
+
+
+def points_of(sweep: str, name: str) -> Sequence[float]:
+    """The points of a sweep."""
+    if sweep == "rate":
+        return [rate for rate in RATES if rate >= LEAST.get(name, 0)]
+    return {"steps": STEPS, "samples": SAMPLES}[sweep][name] if sweep != "threads" else THREADS
+
+
+def _in_order(found: Found) -> dict[str, dict[str, list[list[float]]]]:
+    """What was found, networks as they are listed and points by their size."""
+    return {
+        sweep: {
+            name: [networks[name][point] for point in sorted(networks[name], key=float)]
+            for name in STEPS
+            if networks.get(name)
+        }
+        for sweep, networks in found.items()
+    }
 
 
 def _drawn(name: str, rate: float = 0.1) -> Drawn:
@@ -99,9 +116,17 @@ def _medians(rounds: int, *runs: Callable[[], Any]) -> list[Seconds]:
     ]
 
 
+Points = Iterator[tuple[float, list[float]]]
+
+
+def _rates(name: str, rates: Sequence[float], rounds: int) -> Points:
+    for rate in rates:
+        yield rate, _rate(name, rate, rounds)
+
+
 def _rate(name: str, rate: float, rounds: int) -> list[float]:
-    """The rate, ms a sample of the engine and of torch, operations a sample, ms a sample of events alone and of
-    products alone.
+    """The rate that there is, ms a sample of the engine and of torch, operations a sample, ms a sample of events alone
+    and of products alone.
     """
     drawn, samples = _drawn(name, rate), NETWORKS[name][2]
     stimulus = np.array(drawn.stimulus(samples))
@@ -119,41 +144,39 @@ def _rate(name: str, rate: float, rounds: int) -> list[float]:
     return [fired, mine, theirs, operations / samples, events, products]
 
 
-def _steps(name: str, rounds: int) -> list[list[float]]:
+def _steps(name: str, every: Sequence[float], rounds: int) -> Points:
     """T, ms a sample."""
-    drawn, samples = _drawn(name), NETWORKS[name][2]
-    own = Simulator(drawn.graph(), drawn.target, 1)
-    points = []
-    for steps in STEPS[name]:
-        stimulus = _shown(drawn, samples, steps)
-        ((cpu, _),) = _medians(rounds, lambda: own.run(stimulus, keep=["out"]))  # noqa: B023
-        points.append([float(steps), cpu / samples * 1e3])
-    return points
+    drawn = _drawn(name)
+    yield from _timed(drawn, [(steps, NETWORKS[name][2], int(steps)) for steps in every], rounds)
 
 
-def _samples(name: str, rounds: int) -> list[list[float]]:
+def _samples(name: str, every: Sequence[float], rounds: int) -> Points:
     """Samples of a run, ms a sample."""
     drawn = _drawn(name)
+    yield from _timed(drawn, [(samples, int(samples), drawn.steps) for samples in every], rounds)
+
+
+def _timed(drawn: Drawn, every: Sequence[tuple[float, int, int]], rounds: int) -> Points:
+    """Of each point, samples and steps: ms a sample."""
     own = Simulator(drawn.graph(), drawn.target, 1)
-    points = []
-    for samples in SAMPLES[name]:
-        stimulus = _shown(drawn, samples, drawn.steps)
-        ((cpu, _),) = _medians(rounds, lambda: own.run(stimulus, keep=["out"]))  # noqa: B023
-        points.append([float(samples), cpu / samples * 1e3])
-    return points
+    for point, samples, steps in every:
+        stimulus = _shown(drawn, samples, steps)
+        ((cpu, _),) = _medians(rounds, lambda stimulus=stimulus: own.run(stimulus, keep=["out"]))
+        yield point, [point, cpu / samples * 1e3]
 
 
-def _threads(name: str, rounds: int) -> list[list[float]]:
+def _threads(name: str, every: Sequence[float], rounds: int) -> Points:
     """Threads, ms a sample by the clock; they take turns."""
     drawn, samples = _drawn(name), SHARED[name]
     stimulus = _shown(drawn, samples, drawn.steps)
-    numbers = (1, 2)
-    engines = [Simulator(drawn.graph(), drawn.target, threads) for threads in numbers]
+    engines = [Simulator(drawn.graph(), drawn.target, int(threads)) for threads in every]
     found = _medians(rounds, *(lambda own=own: own.run(stimulus, keep=["out"]) for own in engines))
-    return [[float(threads), wall / samples * 1e3] for threads, (_, wall) in zip(numbers, found, strict=True)]
+    for threads, (_, wall) in zip(every, found, strict=True):
+        yield threads, [threads, wall / samples * 1e3]
 
 
-SWEEPS: dict[str, Callable[[str, int], list[list[float]]]] = {
+SWEEPS: dict[str, Callable[[str, Sequence[float], int], Points]] = {
+    "rate": _rates,
     "steps": _steps,
     "samples": _samples,
     "threads": _threads,
@@ -171,7 +194,7 @@ def crossover(points: Sequence[Sequence[float]], one: int, other: int) -> str:
 
 def _tables(found: Found) -> str:
     texts = []
-    for sweep, networks in found.items():
+    for sweep, networks in _in_order(found).items():
         for name, points in networks.items():
             if sweep == "rate":
                 rows = [
@@ -199,14 +222,15 @@ def _tables(found: Found) -> str:
 
 WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 110, 40, 48
-END = (0.001, 0.5)  # of the axis of rates
+END = (0.001, 0.5)  # of the axis of rates, unless fewer fire
 
 
 def picture(found: dict[str, list[list[float]]]) -> str:
     """Time against rate of every network, as SVG."""
     every = [point[column] for points in found.values() for point in points for column in (1, 2, 4)]
     low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
-    first, last = map(math.log10, END)
+    first = math.log10(min(END[0], *(point[0] for points in found.values() for point in points)))
+    last = math.log10(END[1])
 
     def place(rate: float, time: float) -> str:
         x = LEFT + (WIDTH - LEFT - RIGHT) * (math.log10(rate) - first) / (last - first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snncompile.commands.console import Log
-from snncompile.commands.imported import Data, Imported, by_shape
+from snncompile.commands.imported import Data, Imported, by_batches, by_shape
 from snncompile.commands.several import frame_steps
 from snncompile.errors import NotRepresentable, ReadError
 from snncompile.frontends.nir import read
@@ -24,6 +25,7 @@ from snncompile.run.trace import Trace
 from snncompile.target import Target
 
 if TYPE_CHECKING:
+    from snncompile.commands.imported import Batches
     from snncompile.compile import Compiled
 
 CALIBRATION = 256
@@ -83,6 +85,13 @@ class Exchanged:
         self.steps = self._steps(found, spec)
         return found
 
+    def batches(self, spec: str, root: str | None) -> Batches | None:
+        """``data``, batch by batch; None where they are read whole."""
+        found = by_batches(self.graph, spec, root, self.found.steps, self.found.dt)
+        if found is not None:
+            self.steps = found.steps or self._steps_of_images(spec)
+        return found
+
     def _shown(self, spec: str, root: str | None) -> Data:
         return by_shape(self.graph, spec, root, self.found.steps, self.found.dt)
 
@@ -91,6 +100,9 @@ class Exchanged:
         x = data.x if isinstance(data.x, Inputs) else Inputs(dict.fromkeys(inputs, data.x))
         if (steps := frame_steps(x, inputs)) is not None:
             return steps
+        return self._steps_of_images(spec)
+
+    def _steps_of_images(self, spec: str) -> int:
         if not self.found.steps:
             why = "a file of NIR does not say how long they are shown"
             raise ReadError("are images", where=spec, why=why, remedy="--nir steps=T, or frames [N, T, ...]")
@@ -111,6 +123,16 @@ class Exchanged:
         """Nothing: the training framework is not here."""
         return None
 
+    def _first(self, spec: str, root: str | None) -> tuple[Given, int]:
+        """The first samples of data, and the steps of each; no others are read where that can be."""
+        found = by_batches(self.graph, spec, root, self.found.steps, self.found.dt)
+        if found is None:
+            data = self._shown(spec, root)
+            return data.x[:CALIBRATION], self._steps(data, spec)
+        few = min(CALIBRATION, len(found))
+        parts: Iterator[Given] = found.batches(0, few, few)
+        return next(parts), found.steps or self._steps_of_images(spec)
+
     def lowered(self, options: argparse.Namespace, log: Log) -> Compiled:
         """The network lowered to the target of the command line, its integers chosen on data."""
         from snncompile.compile import compile_graph, shown
@@ -122,12 +144,13 @@ class Exchanged:
         if not spec:
             remedy = "name data to choose its integers on: --calibration or --data"
             raise ReadError("is in reals", where=str(self.path), remedy=remedy)
-        data = self._shown(spec, options.data_root)
-        x = data.x
-        if not options.calibration:
-            x = x[:CALIBRATION]
+        if options.calibration:
+            data = self._shown(spec, options.data_root)
+            x, steps = data.x, self._steps(data, spec)
+        else:
+            x, steps = self._first(spec, options.data_root)
             log(f"integers are chosen on the first {len(x)} samples of {spec} (--calibration names others)")
-        stimulus = shown(self.graph, x, self._steps(data, spec))
+        stimulus = shown(self.graph, x, steps)
         reals = {name: np.asarray(values, dtype=np.float64) for name, values in stimulus.items()}
         compiled = compile_graph(self.graph, target, reals, log, per_channel=options.per_channel)
         return replace(compiled, notes=(*(f"read: {note}" for note in self.found.notes), *compiled.notes))

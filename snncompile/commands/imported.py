@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snncompile.commands.console import Log
-from snncompile.commands.several import frame_steps, load_several
+from snncompile.commands.several import Together, frame_steps, load_several, several_batches
 from snncompile.errors import GraphError, NotRepresentable, ReadError
 from snncompile.frontends.net import read
 from snncompile.ir.graph import Graph
@@ -25,6 +25,10 @@ from snncompile.target import Target
 
 if TYPE_CHECKING:
     from snncompile.compile import Compiled
+    from snncompile.train.set_batches import NirBatches, SetBatches
+    from snncompile.train.streamed import Streamed
+
+    Batches = SetBatches | NirBatches | Streamed | Together
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,13 @@ class Imported:
         self.steps = frame_steps(x, inputs) or self.steps
         return found
 
+    def batches(self, spec: str, root: str | None) -> Batches | None:
+        """``data``, batch by batch; None where they are read whole."""
+        found = by_batches(self.graph, spec, root)
+        if found is not None:
+            self.steps = found.steps or self.steps
+        return found
+
     def record(self, x: Given) -> Trace | None:
         """Nothing: no training framework is behind it."""
         return None
@@ -134,3 +145,21 @@ def by_shape(graph: Graph, spec: str, root: str | None, steps: int | None = None
     if not len(found.x):
         raise ReadError("holds no samples", where=spec)
     return Data(spec, np.asarray(found.x), found.y, found.classes)
+
+
+def by_batches(
+    graph: Graph, spec: str, root: str | None, steps: int | None = None, dt: float | None = None
+) -> Batches | None:
+    """``by_shape``, batch by batch; None where data are not as they should be: reading them whole says what is
+    wrong.
+    """
+    from snncompile.train.set_batches import nir_batches, set_batches
+    from snncompile.train.streamed import streamed
+
+    inputs = {name: op.shape for name, op in graph.nodes.items() if isinstance(op, Input)}
+    if len(inputs) != 1:
+        return several_batches(spec, inputs, steps, dt)
+    ((node, shape),) = inputs.items()
+    if (found := set_batches(spec, root, None, shape, steps)) is not None:
+        return found
+    return nir_batches(spec, node, shape, steps, dt) or streamed(spec, shape, steps)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from snncompile.run.stimulus import Array, Inputs
 
 if TYPE_CHECKING:
     from snncompile.train.formats import Labels
+    from snncompile.train.set_batches import NirBatches
+    from snncompile.train.streamed import Streamed
 
 
 def load_several(
@@ -48,6 +51,47 @@ def load_several(
             raise ReadError(f"y is {labels.dtype} {list(labels.shape)}", where=spec, why=why)
         labels = labels.astype(np.int64)
     return Inputs(found), labels
+
+
+@dataclass(frozen=True)
+class Together:
+    """The samples of several inputs batch by batch, each from its own place in one file."""
+
+    parts: Mapping[str, Streamed | NirBatches]
+    y: Labels | None
+    steps: int | None  # of frames; None: all of them are images
+
+    def __len__(self) -> int:
+        return len(next(iter(self.parts.values())))
+
+    def batches(self, first: int, last: int, size: int) -> Iterator[Inputs]:
+        """Samples [first, last), ``size`` at a time. Raises ``ReadError``."""
+        for arrays in zip(*(part.batches(first, last, size) for part in self.parts.values()), strict=True):
+            yield Inputs(dict(zip(self.parts, arrays, strict=True)))
+
+
+def several_batches(
+    spec: str, inputs: Mapping[str, Shape], steps: int | None, dt: float | None = None
+) -> Together | None:
+    """``load_several``, batch by batch; None where data are not as they should be: reading them whole says what is
+    wrong.
+    """
+    from snncompile.train.set_batches import nir_batches
+    from snncompile.train.streamed import streamed
+
+    if re.fullmatch(r".+\.npy(:\d+)?", spec):  # one array
+        return None
+    parts: dict[str, Streamed | NirBatches] = {}
+    for name, shape in inputs.items():
+        part = nir_batches(spec, name, shape, steps, dt) or streamed(spec, shape, steps, name)
+        if part is None:
+            return None
+        parts[name] = part
+    some = list(parts.values())
+    frames = {part.steps for part in some} - {None}
+    if len({len(part) for part in some}) != 1 or len(frames) > 1:
+        return None
+    return Together(parts, None if "y" in inputs else some[0].y, next(iter(frames), None))
 
 
 def _arrays(path: Path, inputs: Mapping[str, Shape], steps: int | None, dt: float | None) -> dict[str, Array]:

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snncompile.commands.console import check_place, log_of, result
+from snncompile.commands.console import Log, check_place, log_of, result
 from snncompile.commands.exchanged import Exchanged
-from snncompile.commands.imported import Imported
+from snncompile.commands.imported import Imported, by_batches
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.commands.traces import save_trace
 from snncompile.compile import shown
 from snncompile.errors import ReadError
-from snncompile.ir.ops import Input, Readout, Resonator, SigmaDelta
+from snncompile.ir.ops import Readout, Resonator, SigmaDelta
 from snncompile.report.table import table
 from snncompile.run.cpu import chosen_threads
 from snncompile.run.parts import merged, wholes
 from snncompile.run.shards import Shards
-from snncompile.run.stimulus import Given
+from snncompile.run.stimulus import Given, Inputs
 from snncompile.run.trace import Array, Trace, joined
 from snncompile.target import Target
 from snncompile.train.encoders import draws
 from snncompile.train.progress import Progress
-from snncompile.train.set_batches import NirBatches, SetBatches, nir_batches, set_batches
-from snncompile.train.streamed import Streamed, streamed
+from snncompile.train.set_batches import nir_batches, set_batches
+from snncompile.train.streamed import streamed
 from snncompile.verify import all_answers
+
+if TYPE_CHECKING:
+    from snncompile.commands.imported import Batches
 
 Opened = Trained | Imported | Exchanged | Bundle
 
@@ -56,16 +62,22 @@ def run(options: argparse.Namespace) -> int:
     }
     readouts, neurons = graph.names(Readout), wholes(graph) | others
     counts = dict.fromkeys(neurons, 0)
+    operations: list[dict[str, int] | None] = []
+    engines: set[str] = set()
     found: list[dict[str, Array]] = []
     kept: list[Trace] = []
     start, done = time.monotonic(), 0
     work = Shards(graph, target, steps, None if options.trace else readouts, reals=True)
     threads = max(1, chosen_threads(None) // options.jobs)
-    with Progress(len(x)) as progress:
+    with Progress(len(x)) as progress, _left(log, len(x), lambda: done):
         for part in work.here(x) if options.jobs == 1 else work.over(x, options.jobs, threads=threads):
             trace = merged(graph, part.trace)
+            if part.engine not in engines:  # said once, and again where other values need another
+                engines.add(part.engine)
+                log(f"runs on {part.engine}")
             for name, spikes in trace.meta["spikes"].items():
                 counts[name] += spikes
+            operations.append(trace.meta.get("operations"))
             found.append(all_answers(graph, trace))
             if options.trace:
                 kept.append(trace)
@@ -75,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     if options.trace:
         dt = model.found.dt if isinstance(model, Exchanged) else None
-        assert not isinstance(x, Streamed | SetBatches | NirBatches)
+        assert isinstance(x, np.ndarray | Inputs)  # nothing is traced batch by batch
         save_trace(Path(options.trace), joined(kept), dt, shown(graph, x, steps))
     samples = len(x)
     log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
@@ -92,6 +104,11 @@ def run(options: argparse.Namespace) -> int:
         "spikes": counts,
         "rates": rates,
     }
+    known = [part for part in operations if part is not None]
+    if len(known) == len(operations):
+        each = {name: sum(part[name] for part in known) for name in known[0]}
+        summary["operations"] = each
+        text += f"\n{sum(each.values()):,} synaptic operations"
     classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
     if len(classes) > 1:
         summary["answers"] = {name: each.tolist() for name, each in classes.items()}
@@ -106,32 +123,35 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(
-    model: Opened, options: argparse.Namespace
-) -> tuple[Given | Streamed | SetBatches | NirBatches, Array | None, str]:
+@contextmanager
+def _left(log: Log, samples: int, done: Callable[[], int]) -> Iterator[None]:
+    """Say how far it was, where it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = f"{samples - done():,} are left; a run begins at the first"
+        log(f"{done():,} of {samples:,} samples were simulated, {left}")
+        raise
+
+
+def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Batches, Array | None, str]:
     """The data, their labels and their name: batch by batch, where the network takes them as they are."""
-    found = _streamed(model, options) if options.data and not options.trace else None
+    found = _batches(model, options) if options.data and not options.trace else None
     if found is not None:
         return found, found.y, options.data
     data = chosen_data(model, options)
     return data.x, data.labels, data.name
 
 
-def _streamed(model: Opened, options: argparse.Namespace) -> Streamed | SetBatches | NirBatches | None:
+def _batches(model: Opened, options: argparse.Namespace) -> Batches | None:
     spec, root = options.data, options.data_root
     if isinstance(model, Imported | Exchanged):  # the steps of their samples are those of the data
-        return None
+        return model.batches(spec, root)
     if isinstance(model, Bundle) and not model.manifest.get("recipe"):
-        shapes = {name: op.shape for name, op in model.program.graph.nodes.items() if isinstance(op, Input)}
-        recipe, steps = None, model.program.steps
-        if len(shapes) != 1:
-            return None
-        ((node, shape),) = shapes.items()
-    else:
-        recipe, node = model.recipe, "input"
-        shape, steps = recipe.input, recipe.steps
-    if (found := set_batches(spec, root, recipe, shape, steps)) is not None:
+        return by_batches(model.program.graph, spec, root, model.program.steps)
+    recipe = model.recipe
+    if (found := set_batches(spec, root, recipe, recipe.input, recipe.steps)) is not None:
         return found
-    if recipe is not None and draws(recipe):
+    if draws(recipe):
         return None
-    return nir_batches(spec, node, shape, steps) or streamed(spec, shape, steps)
+    return nir_batches(spec, "input", recipe.input, recipe.steps) or streamed(spec, recipe.input, recipe.steps)

@@ -68,12 +68,14 @@ class File:
             at = at[part]
         return at
 
-    def numbers(self, dataset: Any, key: str, where: str, *, finite: bool = True) -> Array:
-        """The numbers of a dataset; all finite, unless its reader looks at that himself."""
+    def numbers(self, dataset: Any, key: str, where: str, *, finite: bool = True, rows: slice | None = None) -> Array:
+        """The numbers of a dataset, or of some rows of its first axis; all finite, unless its reader looks at that
+        himself.
+        """
         if dataset.dtype.kind not in "biuf":
             raise ReadError(f"{key} holds {dataset.dtype}, not numbers", where=where)
-        self._admit(dataset, key, where)
-        array = np.asarray(dataset[()])
+        self._admit(dataset, key, where, rows)
+        array = np.asarray(dataset[() if rows is None else rows])
         if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.sum(~np.isfinite(array)))
             raise ReadError(f"{key} holds {bad} values that are no numbers", where=where)
@@ -106,7 +108,7 @@ class File:
             raise ReadError(f"{key} unpacks to more than the file can hold", where=where)
         return value
 
-    def _admit(self, dataset: Any, key: str, where: str) -> None:
+    def _admit(self, dataset: Any, key: str, where: str, rows: slice | None = None) -> None:
         """Raise ``ReadError`` unless the bytes behind a dataset are here and make what it claims."""
         if dataset.is_virtual or dataset.external:
             raise ReadError(f"{key} lies in another file", where=where, remedy="store the data in the file")
@@ -123,7 +125,7 @@ class File:
             why = f"{self.size:,} bytes may unpack to {max(SMALL, MOST_GAIN * self.size):,}"
             raise ReadError(f"{key} unpacks to more than the file can hold", where=where, why=why)
         if dataset.chunks:
-            _check_chunks(dataset, key, where)
+            _check_chunks(dataset, key, where, rows)
 
 
 @contextmanager
@@ -151,8 +153,10 @@ def _text(value: Any) -> str:
     return text.rstrip("\0")
 
 
-def _check_chunks(dataset: Any, key: str, where: str) -> None:
-    """Unpack every chunk as far as its size: the library itself follows a stream as far as it goes."""
+def _check_chunks(dataset: Any, key: str, where: str, rows: slice | None = None) -> None:
+    """Unpack every chunk (that holds any of these rows) as far as its size: the library itself follows a stream as far
+    as it goes.
+    """
     whole = prod(dataset.chunks) * dataset.dtype.itemsize
     if whole > max(SMALL // 16, 4 * prod(dataset.shape) * dataset.dtype.itemsize):
         raise ReadError(f"{key} is stored in pieces of {whole:,} bytes", where=where, why="more than all of it")
@@ -165,6 +169,8 @@ def _check_chunks(dataset: Any, key: str, where: str) -> None:
     behind = 4 * filters[filters.index(_DEFLATE) :].count(_FLETCHER)
     for index in range(dataset.id.get_num_chunks()):
         chunk = dataset.id.get_chunk_info(index)
+        if rows is not None and not rows.start - dataset.chunks[0] < chunk.chunk_offset[0] < rows.stop:
+            continue
         skipped, packed = dataset.id.read_direct_chunk(chunk.chunk_offset)
         if skipped:
             continue  # stored as it is

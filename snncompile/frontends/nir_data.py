@@ -8,8 +8,9 @@ Layout, as ``write_data`` of NIR 1.0.8 writes it: groups that say what they are 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,18 @@ def read_data(path: Path) -> Recorded:
     """All that a file holds. Raises ``ReadError``."""
     where = str(path)
     with opened(path, "file of NIR data") as file:
-        if _kind(file.root) != "NIRGraphData":
-            why = "its root is no NIRGraphData" + (": it is a network" if "node" in file.root else "")
-            raise ReadError("holds no NIR data", where=where, why=why)
+        _check_kind(file, where)
         found: dict[str, Observables] = {}
-        _graph(file, file.root, "", where, found, 0)
+        _graph(file, file.root, "", where, found, 0, partial(_observable, file))
         said = json.loads(str(file.root.attrs.get(OURS, "{}")))
         shapes = {str(name): tuple(map(int, shape)) for name, shape in dict(said.get("shapes", {})).items()}
         return Recorded(found, dict(said.get("meta", {})), shapes, tuple(map(str, said.get("given", ()))))
+
+
+def _check_kind(file: File, where: str) -> None:
+    if _kind(file.root) != "NIRGraphData":
+        why = "its root is no NIRGraphData" + (": it is a network" if "node" in file.root else "")
+        raise ReadError("holds no NIR data", where=where, why=why)
 
 
 def read_input(path: Path, node: str, dt: float | None, steps: int | None) -> Array:
@@ -95,43 +100,73 @@ def read_input(path: Path, node: str, dt: float | None, steps: int | None) -> Ar
     return seen_input(path, node, dt, steps).samples(0, None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Seen:
-    """What is shown to a network, on the grid of its steps where it is asked for."""
+    """What is shown to a network, read and put on the grid of its steps where it is asked for.
 
-    observable: Observable
+    ``group``: the observable's place in the file, which holds so many ``samples``; ``dt``: the length of a step.
+    """
+
+    path: Path
+    group: str
+    length: int
     dt: float
     where: str
 
     def __len__(self) -> int:
-        return len(self.observable.values if isinstance(self.observable, Gridded) else self.observable.neuron)
+        return self.length
 
     def samples(self, first: int, last: int | None) -> Array:
-        """Samples [first, last) as ``[samples, steps, neurons]``. Raises ``ReadError``."""
-        seen = self.observable
-        if isinstance(seen, Gridded):
-            return seen.values[first:last]
-        few = replace(seen, **{name: getattr(seen, name)[first:last] for name in ("neuron", "time", "value")})
-        return on_grid(few, self.dt, self.where)
+        """Samples [first, last) as ``[samples, steps, neurons]``; no others are read. Raises ``ReadError``."""
+        rows = slice(first, self.length if last is None else min(last, self.length))
+        with opened(self.path, "file of NIR data") as file:
+            group = file.inside(file.root, self.group, self.where)
+            if not hasattr(group, "keys"):
+                raise ReadError("is no longer what it was", where=self.where)
+            seen = _observable(file, group, self.where, rows)
+        return seen.values if isinstance(seen, Gridded) else on_grid(seen, self.dt, self.where)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An observable that is not read yet: its place, its samples, the ``dt`` of a grid, the ``duration`` of events."""
+
+    group: str
+    length: int
+    dt: float | None
+    duration: float
+
+
+def _found(file: File, group: Any, where: str) -> _Found:
+    """Where an observable is; an empty part of it is read, so that what is no observable is refused."""
+    name = str(group.name).lstrip("/")
+    match _observable(file, group, where, slice(0, 0)):
+        case Gridded(dt=dt):
+            return _Found(name, int(group["data"].shape[0]), dt, 0.0)
+        case Events(duration=duration):
+            return _Found(name, int(group["idx"].shape[0]), None, duration)
 
 
 def seen_input(path: Path, node: str, dt: float | None, steps: int | None) -> Seen:
-    """``read_input``, before events are on a grid, which may be far larger than they are."""
+    """``read_input``, before anything is read or on a grid, which may be far larger than events are."""
     where = str(path)
-    nodes = read_data(path).nodes
+    nodes: dict[str, Mapping[str, _Found]] = {}
+    with opened(path, "file of NIR data") as file:
+        _check_kind(file, where)
+        _graph(file, file.root, "", where, nodes, 0, partial(_found, file))
     name = _only(nodes, node, where, "nodes")
     what = _only(nodes[name], "spikes", f"{where}: {name}", "observables")
     seen, place = nodes[name][what], f"{where}: {name}.{what}"
-    if isinstance(seen, Gridded):
+    if seen.dt is not None:
         if dt is not None and seen.dt != 1.0 and abs(seen.dt / dt - 1.0) > CLOSE:
             raise ReadError(f"its steps are {seen.dt:g}, those of the network {dt:g}", where=place)
-        return Seen(seen, seen.dt, place)
+        return Seen(path, seen.group, seen.length, seen.dt, place)
     if dt is None and steps is not None:
         dt = seen.duration / steps
     if dt is None:
         remedy = "put them on a grid: to_time_gridded"
         raise ReadError("holds events, and nothing says how long a step is", where=place, remedy=remedy)
-    return Seen(seen, dt, place)
+    return Seen(path, seen.group, seen.length, dt, place)
 
 
 def on_grid(events: Events, dt: float, where: str) -> Array:
@@ -185,32 +220,44 @@ def _groups(file: File, group: Any, key: str, where: str) -> dict[str, Any]:
     return members
 
 
-def _graph(file: File, group: Any, prefix: str, where: str, found: dict[str, Observables], depth: int) -> None:
+def _graph(
+    file: File,
+    group: Any,
+    prefix: str,
+    where: str,
+    found: dict[str, Any],
+    depth: int,
+    read: Callable[[Any, str], Any],
+) -> None:
+    """What ``read`` makes of every observable, into ``found``: node -> name -> that."""
     if depth > DEEPEST or len(found) > MOST_NODES:
         raise ReadError(f"its graphs are nested more than {DEEPEST} deep, or hold too many nodes", where=where)
     for name, member in _groups(file, group, "nodes", where).items():
         place = f"{where}: {prefix}{name}"
         match _kind(member):
             case "NIRGraphData":
-                _graph(file, member, f"{prefix}{name}.", where, found, depth + 1)
+                _graph(file, member, f"{prefix}{name}.", where, found, depth + 1, read)
             case "NIRNodeData":
                 seen = _groups(file, member, "observables", place)
-                found[f"{prefix}{name}"] = {key: _observable(file, one, f"{place}.{key}") for key, one in seen.items()}
+                found[f"{prefix}{name}"] = {key: read(one, f"{place}.{key}") for key, one in seen.items()}
             case kind:
                 raise ReadError(f"is a {kind[:40]!r}", where=place, why="NIRNodeData or NIRGraphData", remedy=REMEDY)
 
 
-def _observable(file: File, group: Any, where: str) -> Observable:
+def _observable(file: File, group: Any, where: str, rows: slice | None = None) -> Observable:
+    """All samples, or those of these rows."""
     kind = _kind(group)
     if kind == "TimeGriddedData":
-        values = _array(file, group, "data", where, 3)
+        values = _array(file, group, "data", where, 3, rows)
         return Gridded(values, _above_zero(group, "dt", where))
     if kind not in ("EventData", "ValuedEventData"):
         raise ReadError(f"is a {kind[:40]!r}", where=where, why="TimeGriddedData, EventData or ValuedEventData")
-    neuron = _array(file, group, "idx", where, 2)
-    time = _array(file, group, "time", where, 2, infinite=True)
+    neuron = _array(file, group, "idx", where, 2, rows)
+    time = _array(file, group, "time", where, 2, rows, infinite=True)
     value = (
-        _array(file, group, "value", where, 2, infinite=True) if kind == "ValuedEventData" else np.ones(neuron.shape)
+        _array(file, group, "value", where, 2, rows, infinite=True)
+        if kind == "ValuedEventData"
+        else np.ones(neuron.shape)
     )
     if neuron.dtype.kind not in "iu" or not neuron.shape == time.shape == value.shape:
         raise ReadError("idx, time and value do not belong together", where=where, why="one of each an event")
@@ -223,13 +270,15 @@ def _observable(file: File, group: Any, where: str) -> Observable:
     return Events(neuron.astype(np.int64), time, value, int(neurons), _above_zero(group, "t_max", where))
 
 
-def _array(file: File, group: Any, key: str, where: str, axes: int, *, infinite: bool = False) -> Array:
+def _array(
+    file: File, group: Any, key: str, where: str, axes: int, rows: slice | None = None, *, infinite: bool = False
+) -> Array:
     import h5py
 
     dataset = file.inside(group, key, where)
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or len(dataset.shape) != axes:
         raise ReadError(f"{key} is no array of {axes} axes", where=where, remedy=REMEDY)
-    return file.numbers(dataset, key, where, finite=not infinite)
+    return file.numbers(dataset, key, where, finite=not infinite, rows=rows)
 
 
 def _above_zero(group: Any, key: str, where: str) -> float:

@@ -20,6 +20,7 @@ class Engine:
         kernel: tuple[int, int],
         stride: tuple[int, int],
         padding: tuple[int, int],
+        spread: tuple[int, int],
         maximum: bool,
         height: int,
         width: int,

@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ToolError
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Input, Neuron, Pool, Readout, Size
+from snncompile.ir.ops import Input, Neuron, Pool, Readout
 from snncompile.ir.shapes import shapes
-from snncompile.run import _kernels, linear
+from snncompile.run import _kernels
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.ranges import largest, rules
 from snncompile.run.steps import check_stimulus, latency, phase_of
 from snncompile.run.trace import Packed, Trace
-from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
+from snncompile.run.ways import Grid, Pair, Uncarried, Way, before_weights, logical_delay, order, pair, per_pixel, ways
 
 Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
@@ -53,23 +52,9 @@ class Compiled:
     def __init__(self, machine: IntegerGraph, kernels: str) -> None:
         self.machine, self.graph, self.kernels = machine, machine.graph, kernels
         self.extent = shapes(self.graph)
-        self.ways = ways(machine)
-        self.populations = self.graph.names(Neuron, Readout)
-        flow: nx.DiGraph[str] = nx.DiGraph()
-        flow.add_nodes_from(self.graph.names(Input, Neuron, Readout))
-        flow.add_edges_from((way.source, way.target) for way in self.ways)
-        self.stepwise = not nx.is_directed_acyclic_graph(flow) or any(map(self._before_its_phase, self.ways))
-        if not self.stepwise:
-            self.populations = [name for name in nx.topological_sort(flow) if name in set(self.populations)]
+        self.ways = list(ways(machine))
+        self.populations, self.stepwise = order(self.graph, self.ways)
         self._ready: tuple[object, _Ready] | None = None
-
-    def _logical_delay(self, way: Way) -> int:
-        return way.delay - phase_of(self.graph, way.target) + phase_of(self.graph, way.source)
-
-    def _before_its_phase(self, way: Way) -> bool:
-        """Whether a way may deliver what its source did before its first step."""
-        late = self._logical_delay(way)
-        return late < 0 or (late > 0 and phase_of(self.graph, way.source) > 0)
 
     def run(self, stimulus: Mapping[str, Array], keep: Collection[str] | None, threads: int) -> Trace:
         """As ``Simulator.run``. Raises ``Uncarried`` where the values given need more than the engine has."""
@@ -107,7 +92,9 @@ class _Ready:
             grid = Grid.of(plan.extent[name])
             self.signals[name] = self.engine.signal(grid.height, grid.width, grid.channels)
         self.lists: dict[object, int] = {}
-        self.pooled: dict[tuple[str, Pool], int] = {}  # graded inputs behind a pool, as inputs of their own
+        self.pooled: dict[
+            tuple[str, Pool | None, Pair], int
+        ] = {}  # graded inputs behind a pool, as inputs of their own
         self.labels: list[tuple[str, int, int, int]] = []  # weights, their groups, population, its connection
         for index, name in enumerate(plan.populations):
             self._population(index, name, [way for way in plan.ways if way.target == name])
@@ -149,39 +136,45 @@ class _Ready:
         form, shift, flush = _form(way, tile, spikes=spikes)
         given = {
             "form": form,
-            "source": self.signals[way.source] if spikes or way.pool is None else self._pooled(way, way.pool),
+            "source": self.signals[way.source] if spikes or not _changes(way) else self._pooled(way),
             "events": self._lists(way) if spikes and form != ONE_TO_ONE else -1,
-            "delay": way.delay if self.plan.stepwise else self.plan._logical_delay(way),
+            "delay": way.delay if self.plan.stepwise else logical_delay(self.plan.graph, way),
             "shift": shift,
             "flush": flush,
             "kernel": way.kernel,
             "stride": way.stride,
             "padding": way.padding,
             "dilation": way.dilation,
-            "matrix": form in (BYTES, SHORTS) and way.reach is None and _multiplies(way, shift),
+            "matrix": form in (BYTES, SHORTS)
+            and way.reach is None
+            and way.spread == (1, 1)
+            and _multiplies(way, shift),
         }
         self.engine.connect(population, given, np.ascontiguousarray(way.weights >> shift), way.reach)
 
-    def _pooled(self, way: Way, pool: Pool) -> int:
-        """The signal of what a pool makes of a graded input; ``run`` computes it."""
-        most = self.fed[way.source].most * (int(np.prod(pool.kernel)) if pool.kind == "sum" else 1)
+    def _pooled(self, way: Way) -> int:
+        """The signal of what is made of a graded input, pooled or spread out; ``run`` computes it."""
+        pool = way.pool
+        most = self.fed[way.source].most * (int(np.prod(pool.kernel)) if pool and pool.kind == "sum" else 1)
         if most > LARGEST_VALUE:
             raise Uncarried(f"{way.name} sums values beyond 32 bits")
-        if (way.source, pool) not in self.pooled:
+        key = way.source, pool, way.spread
+        if key not in self.pooled:
             grid = way.grid
-            self.pooled[way.source, pool] = self.engine.signal(grid.height, grid.width, grid.channels)
-        return self.pooled[way.source, pool]
+            self.pooled[key] = self.engine.signal(grid.height, grid.width, grid.channels)
+        return self.pooled[key]
 
     def _lists(self, way: Way) -> int:
         """The lists of events that a way reads, made once for all that read the same."""
         pool = way.pool or Pool("sum", (1, 1), (1, 1), (0, 0))
-        key = (way.source, pool.kind, pool.kernel, pool.stride, pool.padding, way.grid)
+        key = (way.source, pool.kind, pool.kernel, pool.stride, pool.padding, way.spread, way.grid)
         if key not in self.lists:
             self.lists[key] = self.engine.events(
                 self.signals[way.source],
                 pair(pool.kernel, 1),
                 pair(pool.stride, 1),
                 pair(pool.padding, 0),
+                way.spread,
                 pool.kind == "max",
                 way.grid.height,
                 way.grid.width,
@@ -204,9 +197,9 @@ class _Ready:
             spikes = np.ascontiguousarray(bits, dtype=np.uint8) if fed.spikes else None
             numbers = None if fed.spikes else np.ascontiguousarray(shown, dtype=np.int32)
             given.append((self.signals[name], spikes, numbers, fed.constant))
-            for (source, pool), signal in self.pooled.items():
+            for (source, pool, spread), signal in self.pooled.items():
                 if source == name:
-                    flat = linear.pool(shown.reshape(-1, *shown.shape[2:]), pool.kind, *_window(pool))
+                    flat = before_weights(shown.reshape(-1, *shown.shape[2:]), pool, spread)
                     given.append((signal, None, np.ascontiguousarray(flat, dtype=np.int32), fed.constant))
         fired: dict[str, tuple[Array, Array, Array]] = {}
         potentials: dict[str, Array] = {}
@@ -255,8 +248,9 @@ class _Ready:
         return Trace({name: bits.of for name, bits in packed.items()}, potentials, meta, packed)
 
 
-def _window(pool: Pool) -> tuple[Size, Size, Size]:
-    return pool.kernel, pool.stride, pool.padding
+def _changes(way: Way) -> bool:
+    """Whether weights read something else than what the source sends."""
+    return way.pool is not None or way.spread != (1, 1)
 
 
 def _tile(channels: int, widest: int) -> int:

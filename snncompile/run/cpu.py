@@ -61,6 +61,11 @@ def chosen_kernels() -> str:
     return named
 
 
+def say_nothing() -> None:
+    """Here it is not said that the engine was not built: who shares work out has said it."""
+    _said.append("elsewhere")
+
+
 def chosen_threads(threads: int | None) -> int:
     """The number of threads: as given, as ``SNNCOMPILE_THREADS`` says, or the cores this process may use."""
     if threads is None:
@@ -105,6 +110,16 @@ class Simulator:
         except Uncarried as reason:
             self.uncarried = str(reason)
 
+    @property
+    def engine(self) -> str:
+        """What runs, or ran last, and why it is not the compiled engine where it is not."""
+        if self.uncarried:
+            return f"run/integer, which is slow ({self.uncarried})"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        if self.kernels != "numpy":
+            return f"the compiled engine ({self.kernels}, {threads})"
+        return f"NumPy ({f'{KERNELS_VARIABLE} names it' if KERNELS else 'the compiled engine was not built'})"
+
     def __call__(self, x: Given, keep: Collection[str] | None = None) -> Trace:
         """``run`` on images [samples, *shape], the same at every step, or frames [samples, steps, *shape].
 
@@ -121,9 +136,10 @@ class Simulator:
         """The trace of ``keep`` (default: all populations); ``stimulus``: input name -> integers [samples, steps,
         *shape].
 
-        ``meta["spikes"]`` counts the spikes of every neuron population, kept or not; ``meta["operations"]`` (compiled
-        engine) the events that went through the weights of each node times the synapses each went through. Memory
-        grows with what is kept, not with the number of samples.
+        ``meta["spikes"]`` counts the spikes of every neuron population, kept or not; ``meta["operations"]`` the events
+        that went through the weights of each node times the synapses each went through, the same numbers on every
+        engine (left out where what arrives is no event: read-outs, maxima of sums or changes feed a population).
+        Memory grows with what is kept, not with the number of samples.
         """
         if self._compiled is not None:
             try:
@@ -131,6 +147,7 @@ class Simulator:
             except Uncarried as reason:
                 self.uncarried = str(reason)
             else:
+                self.uncarried = ""
                 return trace
         if self._layers is None:
             self._layers = numpy_layers.Layers(self.graph, self.target)

@@ -42,7 +42,7 @@ from snncompile.ir.ops import (
     To,
 )
 from snncompile.run import linear, resonance
-from snncompile.run.steps import Arithmetic, Fired, State, drive
+from snncompile.run.steps import Arithmetic, Fired, State, Watch, drive
 from snncompile.run.trace import Trace
 from snncompile.target import Target
 
@@ -56,8 +56,10 @@ def run(
     *,
     stream: bool = False,
     forced: Mapping[str, Array] | None = None,
+    watch: Watch | None = None,
 ) -> Trace:
     """Run a graph in a target's integers. Potentials are in units of ``2**-fraction_bits`` weight units.
+    ``stream``, ``forced`` and ``watch`` as in ``steps.drive``.
 
     Any level: parameters that are not ``FixedPoint`` yet are taken where they lie on the machine's grid, and refused
     with ``GraphError`` naming the node where they do not (a Norm never does).
@@ -74,6 +76,7 @@ def run(
         ),
         stream=stream,
         forced=forced,
+        watch=watch,
     )
 
 

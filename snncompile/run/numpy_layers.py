@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from typing import Any
 
 import networkx as nx
@@ -26,8 +28,9 @@ from snncompile.ir.shapes import shapes
 from snncompile.ir.signals import grid
 from snncompile.run import integer, linear
 from snncompile.run.integer import IntegerGraph
+from snncompile.run.operations import Operations
 from snncompile.run.steps import State, check_stimulus, latency, phase_of
-from snncompile.run.trace import Trace
+from snncompile.run.trace import Trace, joined
 from snncompile.target import Target
 
 Array = NDArray[Any]
@@ -64,6 +67,7 @@ class Layers:
         self._stepwise = bool(others) or read_out or early or not nx.is_directed_acyclic_graph(flow)
         self._order = [] if self._stepwise else list(nx.topological_sort(flow))
         self._fired: Counter[str] = Counter()
+        self._operations = Operations.of(self._machine)
         self._lines: dict[str, list[_Line]] = {name: [] for name in flow}
         for connection in every if not self._stepwise else ():
             self._lines[connection.target].append(self._line(connection))
@@ -89,18 +93,15 @@ class Layers:
         """The trace of ``keep`` (default: all populations); ``stimulus``: input name -> integers [samples, steps,
         *shape].
 
-        ``meta["spikes"]`` counts the spikes of every neuron population, kept or not. Memory grows with what is kept,
-        not with the number of samples.
+        ``meta`` counts spikes and operations as that of ``Simulator.run``. Memory grows with what is kept, not with
+        the number of samples.
         """
         samples, steps = check_stimulus(self.graph, stimulus)
         kept = [name for name in self.graph.names(*STATEFUL) if keep is None or name in keep]
+        if self._operations is not None:
+            self._operations.start()
         if self._stepwise or not all(self._declared(name, values) for name, values in stimulus.items()):
-            whole = integer.run(self.graph, stimulus, self.target)
-            return Trace(
-                {name: array for name, array in whole.spikes.items() if name in kept},
-                {name: array for name, array in whole.potentials.items() if name in kept},
-                {**whole.meta, "spikes": {name: int(array.sum()) for name, array in whole.spikes.items()}},
-            )
+            return self._by_steps(stimulus, kept, samples, steps)
         widest = max(int(np.prod(self._extent[name])) for name in self._order) * steps
         batch = max(1, BATCH_NUMBERS // widest)
         spikes: dict[str, list[Array]] = {name: [] for name in kept}
@@ -114,12 +115,35 @@ class Layers:
             "latency": latency(self.graph),
             "potential": "before reset",
             "spikes": {name: self._fired[name] for name in self.graph.names(Neuron)},
+            **self._counted(),
         }
         return Trace(
             {name: np.concatenate(parts) for name, parts in spikes.items() if parts},
             {name: np.concatenate(parts) for name, parts in potentials.items() if parts},
             meta,
         )
+
+    def _by_steps(self, stimulus: Mapping[str, Array], kept: Collection[str], samples: int, steps: int) -> Trace:
+        """On ``integer`` itself, a batch of samples after the other."""
+        numbers = sum(prod(self._extent[name]) for name in self.graph.nodes) * steps
+        batch = max(1, BATCH_NUMBERS // max(1, numbers))
+        watch = None if self._operations is None else partial(self._operations.step, steps)
+        found = []
+        for first in range(0, samples, batch):
+            part = {name: array[first : first + batch] for name, array in stimulus.items()}
+            whole = integer.run(self.graph, part, self.target, watch=watch)
+            found.append(
+                Trace(
+                    {name: array for name, array in whole.spikes.items() if name in kept},
+                    {name: array for name, array in whole.potentials.items() if name in kept},
+                    {**whole.meta, "spikes": {name: int(array.sum()) for name, array in whole.spikes.items()}},
+                )
+            )
+        trace = joined(found)
+        return replace(trace, meta={**trace.meta, **self._counted()})
+
+    def _counted(self) -> dict[str, dict[str, int]]:
+        return {} if self._operations is None else {"operations": self._operations.totals}
 
     def _declared(self, name: str, values: Array) -> bool:
         """Whether an input carries the integers that its signal declares: the proof of exact sums rests on them."""
@@ -141,6 +165,8 @@ class Layers:
         for name in self._order:
             if name in stimulus:
                 continue
+            if self._operations is not None:
+                self._operations.layer(name, sent)
             x = np.zeros((samples, steps, *self._extent[name]), dtype=np.int64)
             for line in self._lines[name]:
                 self._add(x, line, sent[line.connection.source])

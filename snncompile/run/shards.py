@@ -16,8 +16,8 @@ import numpy as np
 from snncompile.errors import ToolError
 from snncompile.ir.graph import Graph
 from snncompile.ir.store import Program
-from snncompile.run.cpu import Simulator
-from snncompile.run.stimulus import Array, Given, Inputs, encoded, shown
+from snncompile.run.cpu import Simulator, chosen_kernels, say_nothing
+from snncompile.run.stimulus import Given, Inputs, encoded, shown
 from snncompile.run.trace import Trace, joined
 from snncompile.target import Target
 
@@ -31,7 +31,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, first: int, last: int, size: int) -> Iterator[Array]:
+    def batches(self, first: int, last: int, size: int) -> Iterator[Given]:
         """Samples [first, last) in order, so many at a time."""
         ...
 
@@ -46,10 +46,13 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """Some consecutive samples, how many, and their trace: of what is kept, with the counts of everything."""
+    """Some consecutive samples, how many, and their trace: of what is kept, with the counts of everything; and the
+    ``engine`` that ran them.
+    """
 
     samples: int
     trace: Trace
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -80,18 +83,28 @@ class Shards:
                 trace = simulator.run(encoded(self.graph, shown(self.graph, part, self.steps)), self.keep)
             else:
                 trace = simulator(part, self.keep)
-            yield Part(len(part), trace)
+            yield Part(len(part), trace, simulator.engine)
 
-    def over(self, x: Given | Source, jobs: int, pool: Pool | None = None, threads: int = 1) -> Iterator[Part]:
-        """All samples, in order, by so many others at a time, each with so many threads.
+    def over(
+        self,
+        x: Given | Source,
+        jobs: int,
+        pool: Pool | None = None,
+        threads: int = 1,
+        first: int = 0,
+        last: int = -1,
+    ) -> Iterator[Part]:
+        """Samples [first, last), in order, by so many others at a time, each with so many threads.
 
         ``pool``: an executor. Without one joblib shares them out, by the backend that ``joblib.parallel_config`` names:
         processes of this machine by default, ``"dask"`` or ``"ray"`` where these are set up. Raises ``ToolError`` where
         joblib is needed and not installed.
         """
-        size = -(-len(x) // (jobs * SHARDS))
+        chosen_kernels()  # whether there are any is said here, and not by everyone
+        last = len(x) if last < 0 else last
+        size = -(-(last - first) // (jobs * SHARDS))
         size = max(1, -(-size // BATCH) * BATCH if size > BATCH else size)
-        calls = (self._call(x, first, min(first + size, len(x)), threads) for first in range(0, len(x), size))
+        calls = (self._call(x, at, min(at + size, last), threads) for at in range(first, last, size))
         yield from _by_joblib(calls, jobs) if pool is None else _by(pool, calls, jobs)
 
     def _call(self, x: Given | Source, first: int, last: int, threads: int) -> tuple[Any, ...]:
@@ -110,7 +123,9 @@ def _batches(x: Given | Source, first: int, last: int) -> Iterator[Given]:
 
 def _shard(shards: Shards, x: Given | Source, first: int, last: int, threads: int) -> Part:
     """Samples [first, last) as one part; runs wherever there is room."""
-    return Part(last - first, joined([part.trace for part in shards.here(x, first, last, threads)]))
+    say_nothing()
+    parts = list(shards.here(x, first, last, threads))
+    return Part(last - first, joined([part.trace for part in parts]), parts[-1].engine)
 
 
 def _by(pool: Pool, calls: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Part]:

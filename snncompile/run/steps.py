@@ -16,6 +16,7 @@ from snncompile.ir.shapes import shapes
 from snncompile.run.trace import Trace
 
 Array = NDArray[Any]
+Watch = Callable[[int, Mapping[str, Array]], None]
 
 
 @dataclass
@@ -74,6 +75,7 @@ def drive(
     *,
     stream: bool = False,
     forced: Mapping[str, Array] | None = None,
+    watch: Watch | None = None,
 ) -> Trace:
     """Run ``stimulus`` (input name -> [samples, steps, *shape]) through the graph.
 
@@ -81,6 +83,7 @@ def drive(
     follow each other in one run of ``samples * steps + latency`` machine steps, cleared only as the phases say.
     ``forced`` gives recorded spikes [samples, steps, *shape] that stand in for what the named neurons send and for
     their resets (teacher forcing; not with ``stream``), while the trace holds what they computed themselves.
+    ``watch`` is called after every machine step, with its number and what every node sent, [batch, *shape].
     """
     if stream and forced:
         raise InternalError("teacher forcing needs samples side by side")
@@ -122,6 +125,8 @@ def drive(
             arithmetic.settle(name, fired, spikes, states[name])
             now[name] = arithmetic.emit(name, fired, spikes)
             record.write(name, m, fired.s, fired.v)
+        if watch is not None:
+            watch(m, now)
         sent.append(now)
         del sent[: max(0, len(sent) - deepest)]
     return record.trace({"steps": steps, "latency": late, "potential": "before reset"})

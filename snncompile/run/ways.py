@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Output, Pool,
 from snncompile.ir.shapes import shapes
 from snncompile.run import linear
 from snncompile.run.integer import IntegerGraph
+from snncompile.run.steps import phase_of
 
 Array = NDArray[Any]
 LARGEST_MATRIX = 1 << 22  # numbers of a matrix that stands for a chain of ops
@@ -59,7 +61,8 @@ class Way:
     """``source`` -> pool -> weights -> ``target``, ``delay`` steps late; ``name`` is the node that holds the weights.
 
     ``weights``: integers [target pixel, or 1, ky kx channel, target channel], or for ``one_to_one``
-    [pixel, or 1, 1, channel]. ``grid``: what the kernel moves over, the source or what the pool makes of it.
+    [pixel, or 1, 1, channel]. ``grid``: what the kernel moves over, the source or what the pool makes of it, spread out
+    where the convolution is a transposed one.
 
     Weights that stand for no synapse are zeros: those between the ``groups`` of a convolution, where an event reaches
     one channel in so many, and those of a matrix, where ``reach`` [pixel channel] says how many neurons it reaches.
@@ -77,18 +80,52 @@ class Way:
     dilation: Pair = (1, 1)
     pool: Pool | None = None
     one_to_one: bool = False
+    spread: Pair = (1, 1)
     groups: int = 1
     reach: Array | None = None
 
 
-def ways(machine: IntegerGraph) -> list[Way]:
+def ways(machine: IntegerGraph) -> Iterator[Way]:
     """Every way into every population. Raises ``Uncarried``."""
     graph, extent = machine.graph, shapes(machine.graph)
-    found = []
     for target in graph.names(Neuron, Readout):
         for source, chain, delay in _chains(graph, target, ()):
-            found.append(_way(machine, source, chain, target, delay, extent))
-    return found
+            yield _way(machine, source, chain, target, delay, extent)
+
+
+class Reaches(Protocol):
+    """What order is about: from where to where, and how late."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def delay(self) -> int: ...
+
+
+def logical_delay(graph: Graph, way: Reaches) -> int:
+    """How many of its own steps a target receives late what its source sent."""
+    return way.delay - phase_of(graph, way.target) + phase_of(graph, way.source)
+
+
+def order(graph: Graph, ways: Sequence[Reaches]) -> tuple[list[str], bool]:
+    """Populations in the order of computation, and whether they have to go step by step: where something depends on
+    itself, or where a way may deliver what its source did before its first step.
+    """
+    populations = graph.names(Neuron, Readout)
+    flow: nx.DiGraph[str] = nx.DiGraph()
+    flow.add_nodes_from(graph.names(Input, Neuron, Readout))
+    flow.add_edges_from((way.source, way.target) for way in ways)
+
+    def early(way: Reaches) -> bool:
+        late = logical_delay(graph, way)
+        return late < 0 or (late > 0 and phase_of(graph, way.source) > 0)
+
+    if not nx.is_directed_acyclic_graph(flow) or any(map(early, ways)):
+        return populations, True
+    known = set(populations)
+    return [name for name in nx.topological_sort(flow) if name in known], False
 
 
 def _chains(graph: Graph, name: str, behind: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], int]]:
@@ -129,26 +166,31 @@ def _way(
     common: dict[str, Any] = {"name": name, "source": source, "target": target, "delay": delay}
     last = graph.nodes[rest[0]] if len(rest) == 1 else None
     grid, end = Grid.of(shape), Grid.of(after)
+    spread = pair(last.spread, 1) if isinstance(last, Conv) and last.spread else (1, 1)
     if not rest or isinstance(last, Scale):
         factor = machine.weights[rest[0]] if rest else np.ones((), dtype=np.int64)
         carried = extent[graph.into(rest[0])[0].source] if rest else shape
+        factors = per_pixel(factor, carried, end) if grid == end else np.empty((0, 0), dtype=np.int64)
         if first is None and grid == end:
-            return Way(**common, weights=per_pixel(factor, carried, end)[:, None], grid=grid, one_to_one=True)
+            return Way(**common, weights=factors[:, None], grid=grid, one_to_one=True)
+        if grid == end and factors.size * end.channels <= LARGEST_MATRIX:  # a kernel of one pixel, channel by channel
+            each = factors[:, :, None] * np.eye(end.channels, dtype=np.int64)
+            return Way(**common, weights=each, grid=grid, pool=first, groups=end.channels)
     if (
         isinstance(last, Conv)
         and len(last.weight.shape) <= 4
-        and all(step == 1 for step in last.spread)
         and (extent[graph.into(rest[0])[0].source] == shape and Grid.of(extent[rest[0]]) == end)
     ):
         return Way(
             **common,
             weights=_convolution(machine.weights[rest[0]], last.groups),
-            grid=grid,
+            grid=Grid(grid.height * spread[0], grid.width * spread[1], grid.channels),
             kernel=pair(last.weight.shape[2:], 1),
             stride=pair(last.stride, 1),
             padding=pair(last.padding, 0),
             dilation=pair(last.dilation, 1),
             pool=first,
+            spread=spread,
             groups=last.groups,
         )
     reach = None
@@ -167,6 +209,13 @@ def _way(
         pool=first,
         reach=None if reach is None else np.ascontiguousarray(reach).reshape(-1),
     )
+
+
+def before_weights(values: Array, pool: Pool | None, spread: Pair) -> Array:
+    """What the weights of a way read of the values [batch, *shape] that its source sends."""
+    if pool is not None:
+        values = linear.pool(values, pool.kind, pool.kernel, pool.stride, pool.padding)
+    return values if spread == (1, 1) else linear.spread_out(values, spread[4 - values.ndim :])
 
 
 def _kind(graph: Graph, name: str) -> str:

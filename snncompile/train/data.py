@@ -25,6 +25,8 @@ from snncompile.train.photographs import photographs
 from snncompile.train.places import ROOT_VARIABLE, folder_of, one_of
 from snncompile.train.recordings import GESTURES, framed, recordings
 from snncompile.train.samples import Decoded, gathered
+from snncompile.train.stored import Stored
+from snncompile.train.streamed import described
 
 __all__ = ["CLASSES", "ROOT_VARIABLE", "SPLITS", "Split", "load", "load_for"]
 
@@ -230,8 +232,8 @@ def _recorded(
 ) -> Split:
     folder = folder_of(name, root)
     if name == "cifar10-dvs" and not (folder / CLASSES[name][0]).is_dir():
-        x, y = _frames(name, folder, split, cut.steps, cut.most)
-        return Split(name, split, x[:count], y[:count], False, CLASSES[name])
+        x, y = _frames(name, folder, split, cut.steps, cut.most, count, held=held)
+        return Split(name, split, x, y, False, CLASSES[name])
     extent = (shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
     listed = recordings(name, folder, split, CLASSES[name])[:count]
     labels = np.array([one.label for one in listed], np.int64)
@@ -239,13 +241,20 @@ def _recorded(
     return Split(name, split, gathered(frames) if held else frames, labels, False, CLASSES[name])
 
 
-def _frames(name: str, folder: Path, split: str, steps: int, most: int) -> tuple[NDArray[np.uint8], Labels]:
+def _frames(
+    name: str, folder: Path, split: str, steps: int, most: int, count: int | None, *, held: bool
+) -> tuple[NDArray[np.uint8] | Decoded, Labels]:
     """Event counts uint8 [N, T, 2, H, W] that somebody has cut into frames already, clipped at ``most``, and labels."""
     path = one_of(name, folder, (f"{split}.npz",))
+    found = None if held else described(path)
+    if found is not None and found.y is not None and found.dtype == "|u1" and found.shape[:1] == (steps,):
+        few = found.first(len(found) if count is None else min(count, len(found)))
+        if len(few.shape) == 4:
+            return Stored(few, lambda one: np.minimum(one, np.uint8(most)), np.uint8), found.y[:count]
     arrays = formats.read_arrays(path)
     x, y = arrays.get("x"), arrays.get("y")
     if x is None or y is None or x.dtype != np.uint8 or x.ndim != 5 or y.dtype.kind not in "iu" or len(x) != len(y):
         raise ReadError("does not hold frames", where=str(path), why="x uint8 [N, T, 2, H, W] and y, a label each")
     if x.shape[1] != steps:
         raise ReadError(f"its recordings are cut into {x.shape[1]} frames", where=str(path), why=f"steps are {steps}")
-    return np.minimum(x, np.uint8(most)), y.astype(np.int64)
+    return np.minimum(x, np.uint8(most))[:count], y.astype(np.int64)[:count]

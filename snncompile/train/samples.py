@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Decoded:
         for place, (index, generator) in enumerate(zip(indices, generators, strict=True)):
             found[place] = self.decode(int(index), generator)
         return found
+
+    def parts(self, first: int, last: int, size: int) -> Iterator[Array]:
+        """Samples [first, last) in order, ``size`` at a time; none is kept."""
+        for at in range(first, last, size):
+            yield self.once(np.arange(at, min(at + size, last)))
 
     def at(self, indices: Array, drawn: Sequence[np.random.Generator] | None = None) -> Array:
         """The samples of these indices; ``drawn`` has a generator for each, where training draws."""

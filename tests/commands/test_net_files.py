@@ -52,6 +52,21 @@ def test_it_is_shown_and_simulated(recurrent: Path, run: Run) -> None:
         assert int(trace["lif1.s"].sum()) == found["spikes"]["lif1"] > 0
 
 
+@pytest.mark.parametrize("data", ["data.npz", "x.npy", "data.npz:3", "images.npy"])
+def test_data_are_read_batch_by_batch(
+    data: str, recurrent: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(tmp_path / "data.npz") as arrays:
+        np.save(tmp_path / "x.npy", arrays["x"])
+        np.save(tmp_path / "images.npy", arrays["x"][:, 0])
+    whole = run("simulate", recurrent, "--data", tmp_path / data, "--trace", tmp_path / "t.npz")  # keeps everything
+    monkeypatch.setattr("snncompile.commands.imported.by_shape", lambda *_: pytest.fail("they were read whole"))
+    monkeypatch.setattr("snncompile.run.shards.BATCH", 2)
+    assert run("simulate", recurrent, "--data", tmp_path / data) == whole
+    assert run("simulate", recurrent, "--data", tmp_path / data, "--jobs", 2) == whole
+    assert sum(whole["operations"].values()) > 0
+
+
 def test_its_ladder_begins_in_integers(recurrent: Path, run: Run) -> None:
     data = recurrent.parent / "data.npz"
     rungs = run("verify", recurrent, "--data", data)["rungs"]

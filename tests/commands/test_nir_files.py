@@ -243,3 +243,22 @@ def test_a_potential_that_goes_on_runs_in_reals_and_on_no_machine(
     assert [(row["verdict"], row["compared"]) for row in again["rows"][:2]] == [("same", 3 * 20 * 4)] * 2
     spikes = [run("run", tmp_path / out, "--data", data)["spikes"]["lif"] for out in ("onnx", "out")]
     assert spikes[0] == spikes[1] > 0
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "grid", "events"])
+def test_data_are_read_batch_by_batch(
+    form: str, network: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(tmp_path / "x.npz") as arrays:
+        x = arrays["x"]
+    grid = nir.TimeGriddedData(x.reshape(len(x), STEPS, -1).astype(bool), 1e-4)
+    seen = grid.to_event(STEPS * 72) if form == "events" else grid
+    nir.write_data(tmp_path / "x.nir", nir.NIRGraphData({"input": nir.NIRNodeData({"spikes": seen})}))
+    np.save(tmp_path / "x.npy", x)
+    data = tmp_path / f"x.{'nir' if form in ('grid', 'events') else form}"
+    whole = run("simulate", network, "--data", data, "--trace", tmp_path / "t.npz")  # keeps everything
+    monkeypatch.setattr("snncompile.commands.exchanged.by_shape", lambda *_: pytest.fail("they were read whole"))
+    monkeypatch.setattr("snncompile.run.shards.BATCH", 2)
+    assert run("simulate", network, "--data", data) == whole
+    assert run("simulate", network, "--data", data, "--jobs", 2) == whole
+    assert all(whole["spikes"].values())

@@ -123,6 +123,18 @@ def test_every_verb_takes_an_array_for_each_input(file: Path, run: Run) -> None:
     assert sorted(manifest["inputs"]) == ["ear", "eye"]
 
 
+@pytest.mark.parametrize("count", ["", ":3"])
+def test_each_array_is_read_batch_by_batch(
+    count: str, file: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = f"{tmp_path / 'data.npz'}{count}", tmp_path / "out"
+    run("export", file, "--data", data, "--target", "loihi", "-o", out)
+    whole = [run("simulate", one, "--data", data, "--trace", tmp_path / "t.npz") for one in (file, out)]
+    monkeypatch.setattr(imported, "load_several", lambda *_: pytest.fail("they were read whole"))
+    monkeypatch.setattr("snncompile.run.shards.BATCH", 2)
+    assert [run("simulate", one, "--data", data) for one in (file, out)] == whole
+
+
 def test_on_onnxruntime_too(file: Path, run: Run) -> None:
     data, out = file.parent / "data.npz", file.parent / "onnx"
     run("export", file, "--data", data, "--target", "loihi", "--device", "onnx", "-o", out)

@@ -174,10 +174,29 @@ def test_an_interrupt_ends_it(
 
     run = shards.Simulator.run
     monkeypatch.setattr(shards.Simulator, "run", interrupted)
-    assert main(["simulate", str(saved), "--data", str(files["stored"]), "-q"]) == 130
+    assert main(["simulate", str(saved), "--data", str(files["stored"])]) == 130
     said = capfd.readouterr()
     assert said.out == ""
-    assert "interrupted" in said.err
+    *_, left, last = said.err.splitlines()
+    assert left == f"10 of {SAMPLES} samples were simulated, {SAMPLES - 10} are left; a run begins at the first"
+    assert "interrupted; nothing was left half written" in last
+
+
+def test_what_runs_is_said_once(
+    saved: Path, files: dict[str, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BATCH", 10)
+    monkeypatch.setenv(cpu.THREADS_VARIABLE, "2")
+    for kernels in [*cpu.KERNELS, "numpy"]:
+        monkeypatch.setenv(cpu.KERNELS_VARIABLE, kernels)
+        assert main(["simulate", str(saved), "--data", str(files["stored"])]) == 0
+        said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("runs on")]
+        engine = f"the compiled engine ({kernels}, 2 threads)"
+        assert said == ["runs on " + (engine if kernels in cpu.KERNELS else f"NumPy ({_numpy()})")]
+
+
+def _numpy() -> str:
+    return f"{cpu.KERNELS_VARIABLE} names it" if cpu.KERNELS else "the compiled engine was not built"
 
 
 @pytest.mark.skipif(not cpu.KERNELS, reason="NumPy is interrupted between its own calls")

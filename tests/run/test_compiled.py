@@ -32,11 +32,12 @@ number = FixedPoint.number
 
 
 def check(source: Random, *, loops: bool) -> None:
-    """All kernels on one network: spikes, potentials, counts."""
+    """All kernels and NumPy on one network: spikes, potentials, counts of spikes and operations."""
     target = sheet(source)
     case = network(source, target, loops=loops)
     expected = integer.run(case.graph, case.stimulus, target)
     every = case.graph.names(Neuron, Readout)
+    counted: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         for kernels, products in [(kernels, products) for kernels in KERNELS for products in (inf, 0.0, None)]:
             patch.setenv(cpu.KERNELS_VARIABLE, kernels)
@@ -52,6 +53,8 @@ def check(source: Random, *, loops: bool) -> None:
                 lines = expected.spikes[name].reshape(-1, prod(bits.of.shape[2:]))
                 assert bits.words.reshape(len(lines), -1).tolist() == packed(lines).tolist(), f"{kernels}: {name}"
                 assert bits.number.reshape(-1).tolist() == lines.sum(axis=1).tolist(), f"{kernels}: {name}"
+            counted.append(found.meta["operations"])
+    assert all(operations == counted[0] for operations in counted), case
 
 
 @given(st.randoms(use_true_random=False))

@@ -17,8 +17,9 @@ from snncompile.fixed import FixedPoint
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Op, Output, Pool, Readout, Scale, To
 from snncompile.ir.signals import Spike
-from snncompile.run import cpu, integer, linear
+from snncompile.run import cpu, integer, linear, numpy_layers
 from snncompile.run.cpu import Simulator
+from snncompile.run.numpy_layers import Layers
 from snncompile.run.trace import Trace
 from snncompile.target import Target
 from tests.graphs import Case
@@ -27,7 +28,7 @@ from tests.run.random_networks import network, sheet
 Array = np.ndarray[Any, np.dtype[Any]]
 TARGET = Target.load("onnx")
 number = FixedPoint.number
-pytestmark = pytest.mark.skipif(not cpu.KERNELS, reason="the compiled engine was not built")
+KERNELS = (*cpu.KERNELS, "numpy")
 
 
 def arriving(graph: Graph, name: str, sent: dict[str, Array]) -> list[tuple[str, Array]]:
@@ -86,11 +87,14 @@ def _added(op: Op, part: Array) -> int:
 def test_operations_are_the_synapses_that_events_go_through(source: Random) -> None:
     target = sheet(source)
     case = network(source, target)
-    simulator = Simulator(case.graph, target, threads=source.randint(1, 2))
-    trace = simulator.run(case.stimulus)
-    if simulator.uncarried:
-        return
-    assert trace.meta["operations"] == brute_force(case, trace), case
+    trace = Simulator(case.graph, target, threads=source.randint(1, 2)).run(case.stimulus)
+    expected = brute_force(case, trace)
+    assert trace.meta["operations"] == expected, case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_layers, "BATCH_NUMBERS", source.choice([1, 1000, 1 << 25]))
+        layers = Layers(case.graph, target)
+        for _ in range(2):  # each run counts from nothing
+            assert layers.run(case.stimulus).meta["operations"] == expected, case
 
 
 def lif(shape: tuple[int, ...]) -> Neuron:
@@ -119,7 +123,7 @@ def grouped(groups: int, channels: int, each: int) -> Graph:
 
 
 @pytest.mark.parametrize(("groups", "channels", "each"), [(1, 6, 4), (2, 6, 3), (6, 6, 1), (6, 6, 2), (70, 70, 1)])
-@pytest.mark.parametrize("kernels", cpu.KERNELS)
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_groups_and_depthwise_as_energy_counts_them(
     groups: int, channels: int, each: int, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,5 +155,38 @@ def test_weights_that_feed_two_populations_are_counted_once() -> None:
     ends = [("input", "dense"), ("dense", "one"), ("dense", "two"), ("one", "last"), ("two", "last"), ("last", "out")]
     graph = Graph(nodes, tuple(Edge(*pair) for pair in (*ends, ("out", "output"))))
     stimulus = {"input": draw.random((3, 4, 5)) < 0.4}
-    trace = Simulator(graph, TARGET).run(stimulus)
-    assert trace.meta["operations"]["dense"] == 7 * int(stimulus["input"].sum())
+    for runs in (Simulator(graph, TARGET), Layers(graph, TARGET)):
+        assert runs.run(stimulus).meta["operations"]["dense"] == 7 * int(stimulus["input"].sum())
+
+
+def test_what_is_no_event_is_not_counted() -> None:
+    """A read-out sends numbers: no convention counts them, and a zero would be a count."""
+    nodes: dict[str, Op] = {
+        "input": Input((2,), Spike()),
+        "dense": Dense(FixedPoint(np.array([[9, -2]]))),
+        "sum": Readout((1,), "sum", number(0)),
+        "more": Scale(number(2)),
+        "lif": lif((1,)),
+        "output": Output(),
+    }
+    graph = Graph(nodes, tuple(Edge(*pair) for pair in pairwise(nodes)))
+    simulator = Simulator(graph, TARGET)
+    trace = simulator.run({"input": np.ones((2, 3, 2), dtype=bool)})
+    assert "operations" not in trace.meta
+    if cpu.KERNELS:
+        assert simulator.engine == "run/integer, which is slow (sum feeds a population)"
+
+
+def test_values_beyond_what_an_input_declares_count_as_many_units() -> None:
+    graph = grouped(2, 6, 3)
+    values = np.random.default_rng(4).integers(-3, 6, (3, 4, 2, 6, 6))
+    runs = [Simulator(graph, TARGET).run({"input": values}), Layers(graph, TARGET).run({"input": values})]
+    first = arriving_units(values)
+    assert [trace.meta["operations"]["first"] for trace in runs] == [first] * 2
+    assert runs[0].meta["operations"] == runs[1].meta["operations"]
+
+
+def arriving_units(values: Array) -> int:
+    """Through six kernels of 3 x 3 with a border: a corner is in four windows, an edge in six, the rest in nine."""
+    near = np.array([2, 3, 3, 3, 3, 2])
+    return 6 * int((np.abs(values) * near[:, None] * near).sum())

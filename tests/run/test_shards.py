@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import joblib
@@ -21,7 +22,7 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Dense, Input, Neuron, Output, Readout, To
 from snncompile.ir.signals import Fixed
 from snncompile.ir.store import Program
-from snncompile.run import shards
+from snncompile.run import cpu, shards
 from snncompile.run.cpu import Simulator
 from snncompile.run.shards import Part, Pool, Shards
 from snncompile.run.trace import Trace, joined
@@ -138,6 +139,28 @@ def test_no_more_is_given_out_than_keeps_them_busy() -> None:
         seen += part.samples
         assert len(pool.futures) * 4 <= seen + 4 * shards.AHEAD * 2
     assert (seen, len(pool.futures)) == (64, 16)
+
+
+@pytest.mark.parametrize("done", [1, 20, 49])
+def test_a_run_goes_on_where_it_was_left(done: int) -> None:
+    """What was interrupted is begun at the sample that it had come to, by whatever number of others."""
+    work, x, expected = Shards.of(program(), keep=KEPT), Drawn(50), Simulator(program())(samples(50))
+    for rest in (work.here(x, done), work.over(x, 2, Counting(), first=done)):
+        equal(together(chain(work.here(x, 0, done), rest)), expected)
+
+
+def test_without_kernels_nobody_but_who_shares_out_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(cpu.KERNELS_VARIABLE, raising=False)
+    monkeypatch.setattr(cpu, "KERNELS", ())
+    monkeypatch.setattr(cpu, "_said", [])
+    parts = list(Shards.of(program()).over(Drawn(50), 2, Counting()))
+    assert {part.engine for part in parts} == {"NumPy (the compiled engine was not built)"}
+    assert capsys.readouterr().err.count("the compiled engine was not built") == 1
+    monkeypatch.setattr(cpu, "_said", [])  # another process, that a part was sent to
+    shards._shard(Shards.of(program()), Drawn(50), 0, 5, 1)
+    assert capsys.readouterr().err == ""
 
 
 def test_an_error_there_is_one_here_and_the_rest_is_called_off() -> None:

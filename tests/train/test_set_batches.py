@@ -18,6 +18,7 @@ from snncompile.train.data import load, load_for
 from snncompile.train.encoders import encoded
 from snncompile.train.samples import Decoded
 from snncompile.train.set_batches import SetBatches, nir_batches, set_batches
+from snncompile.train.stored import Stored
 from tests import tiny
 
 DIGITS = tiny.recipe()
@@ -75,6 +76,36 @@ def test_recordings_are_cut_one_by_one() -> None:
     recipe = Recipe.load("nmnist-tet")
     whole = np.asarray(load_for(recipe, "test:12").x)
     np.testing.assert_array_equal(np.concatenate(list(opened("test:12", recipe).batches(0, 12, 5))), whole)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("recipe", [True, False])
+def test_frames_that_are_cut_already(packed: bool, recipe: bool, tmp_path: Path) -> None:
+    """Clipped, normalised where the recipe says so, wherever a batch begins; refused as the whole set is."""
+    draw = np.random.default_rng(2)
+    x, y = draw.integers(0, 5, (23, 4, 2, 48, 48)).astype(np.uint8), draw.integers(0, 10, 23)
+    (tmp_path / "cifar10-dvs").mkdir()
+    path = tmp_path / "cifar10-dvs" / "test.npz"
+    (np.savez_compressed if packed else np.savez)(path, x=x, y=y)
+    own = Recipe.load("cifar10dvs-vggsnn-tet")
+    own = replace(own, data=replace(own.data, mean=(0.3, 0.1), std=(0.4, 0.2)), settings=replace(own.settings, steps=4))
+    spec = "cifar10-dvs:test:21"
+    found = set_batches(spec, str(tmp_path), own if recipe else None, (2, 48, 48), 4)
+    split = load_for(own, spec, tmp_path) if recipe else load(spec, tmp_path, shape=(2, 48, 48), steps=4)
+    whole = np.asarray(split.x)
+    assert found is not None
+    assert (len(found), found.steps) == (21, 4)
+    assert found.y is not None
+    np.testing.assert_array_equal(found.y, y[:21])
+    assert isinstance(found.split.x, Stored)
+    for source in (found, pickle.loads(pickle.dumps(found))):
+        np.testing.assert_array_equal(np.concatenate(list(source.batches(0, 21, 8))), whole)
+        np.testing.assert_array_equal(np.concatenate(list(source.batches(5, 19, 8))), whole[5:19])
+    np.testing.assert_array_equal(found.split.x[np.array([7, 2])], whole[[7, 2]])
+    for wrong in ({"x": x.astype(np.int16), "y": y}, {"x": x, "y": y[:3]}, {"x": x}, {"x": x[:, :3], "y": y}):
+        np.savez(path, **wrong)
+        with pytest.raises(ReadError):
+            set_batches(spec, str(tmp_path), None, (2, 48, 48), 4)
 
 
 @pytest.fixture(params=["grid", "events"])

@@ -76,6 +76,14 @@ inline uint32_t *append(uint64_t word, uint32_t base, uint32_t *out) {
 #endif
 }
 
+// The places [begin, end) of a source, along one axis, whose events a place of the grid holds.
+inline void window(int place, int kernel, int stride, int padding, int spread, int size, int &begin, int &end) {
+    const bool held = spread == 1 || place % spread == 0;
+    if (spread > 1) place /= spread;
+    begin = most(0, place * stride - padding);
+    end = held ? least(size, place * stride - padding + kernel) : begin;
+}
+
 // Writes the list and the starts; ``events.steps`` has room for every event.
 inline void list_events(const snn::Network &network, const snn::Events &events, int sample, int step) {
     const snn::Signal &source = network.signals[events.source];
@@ -85,11 +93,10 @@ inline void list_events(const snn::Network &network, const snn::Events &events, 
     uint32_t *out = into.events;
     uint32_t base = 0, *start = into.starts;
     for (int y = 0; y < events.height; ++y) {
-        const int top = most(0, y * pool.stride_y - pool.padding_y);
-        const int bottom = least(source.height, y * pool.stride_y - pool.padding_y + pool.kernel_y);
+        int top, bottom, left, right;
+        window(y, pool.kernel_y, pool.stride_y, pool.padding_y, pool.spread_y, source.height, top, bottom);
         for (int x = 0; x < events.width; ++x, base += static_cast<uint32_t>(source.channels)) {
-            const int left = most(0, x * pool.stride_x - pool.padding_x);
-            const int right = least(source.width, x * pool.stride_x - pool.padding_x + pool.kernel_x);
+            window(x, pool.kernel_x, pool.stride_x, pool.padding_x, pool.spread_x, source.width, left, right);
             *start++ = static_cast<uint32_t>(out - into.events);
             if (pool.maximum) {
                 for (int word = 0; word < source.words; ++word) {

@@ -128,12 +128,13 @@ NB_MODULE(_kernels, m) {
         .def(
             "events",
             [](snn::Engine &engine, int source, const std::array<int, 2> &kernel, const std::array<int, 2> &stride,
-               const std::array<int, 2> &padding, bool maximum, int height, int width) {
-                const snn::Pool pool = {kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1], maximum};
+               const std::array<int, 2> &padding, const std::array<int, 2> &spread, bool maximum, int height, int width) {
+                const snn::Pool pool = {kernel[0],  kernel[1],  stride[0], stride[1], padding[0],
+                                        padding[1], spread[0], spread[1], maximum};
                 return engine.events(source, pool, height, width);
             },
-            nb::arg("source"), nb::arg("kernel"), nb::arg("stride"), nb::arg("padding"), nb::arg("maximum"),
-            nb::arg("height"), nb::arg("width"))
+            nb::arg("source"), nb::arg("kernel"), nb::arg("stride"), nb::arg("padding"), nb::arg("spread"),
+            nb::arg("maximum"), nb::arg("height"), nb::arg("width"))
         .def("population", &add_population, nb::arg("signal"), nb::arg("tile"), nb::arg("wide"), nb::arg("readout"),
              nb::arg("phase"), nb::arg("rules"), nb::arg("parameters"))
         .def("connect", &connect, nb::arg("population"), nb::arg("given"), nb::arg("weights"),

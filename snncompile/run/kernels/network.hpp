@@ -27,9 +27,10 @@ struct Signal {
     }
 };
 
-// A pool in front of weights. A sum is a list that several pixels share; a maximum of spikes is their union.
+// A pool in front of weights. A sum is a list that several pixels share; a maximum of spikes is their union. Where it is
+// spread out, what it gives is followed by ``spread - 1`` pixels without events, along each axis.
 struct Pool {
-    int kernel_y = 1, kernel_x = 1, stride_y = 1, stride_x = 1, padding_y = 0, padding_x = 0;
+    int kernel_y = 1, kernel_x = 1, stride_y = 1, stride_x = 1, padding_y = 0, padding_x = 0, spread_y = 1, spread_x = 1;
     bool maximum = false;
 };
 
