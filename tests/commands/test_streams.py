@@ -209,7 +209,7 @@ def test_ctrl_c_ends_a_run_that_goes_on(
     run = shards.Simulator.run
 
     def later(self: Any, stimulus: Any, keep: Any = None) -> Any:
-        stop = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        stop = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
         stop.start()
         found = run(self, stimulus, keep)
         pytest.fail("it ran to its end")
