@@ -56,7 +56,7 @@ struct Worker {
     std::vector<Span> spans;
     std::vector<int> ends;
     std::vector<int64_t> counts;
-    Memory sums;
+    Memory sums, list;
     std::vector<Memory> planes, current, potential;
     std::vector<Plane> views;
 
@@ -80,6 +80,20 @@ struct Worker {
         return reinterpret_cast<int32_t *>(sums.reserve(size * sizeof(int32_t)));
     }
 };
+
+// Samples that take their steps together.
+struct Group {
+    int sample, samples;
+};
+
+inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
+
+inline bool has_matrix(const Connection &way) { return way.matrix.weights != nullptr; }
+
+// Room for a plane: products are made for whole blocks and rows, which read (and do not use) what lies behind the end.
+inline size_t plane_bytes(const Matrix &matrix, int lines) {
+    return matrix.line_bytes * lines * matrix.height + 32 * matrix.step_bytes + matrix.line_bytes + 128;
+}
 
 class Engine {
   public:
@@ -122,8 +136,11 @@ class Engine {
     void advance_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
     void multiply_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
     void by_steps(int count, int machine_steps, Workers &workers);
-    void step_population(int population, int sample, int samples, int step, Worker &room);
-    void spread_step(Piece &piece, Worker &room);
+    void begin_group(const Group &group, Worker &room);
+    void step_population(int population, const Group &group, int step, Worker &room);
+    void step_features(Piece &piece, const Group &group, Worker &room);
+    void spread_step(Piece &piece, const Group &group, Worker &room);
+    bool has_features(int population) const;
     bool multiplies(int population, int samples, int steps) const;
     size_t state_bytes(int population) const;
     void forget_lists(int first, int count);

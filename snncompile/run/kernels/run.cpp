@@ -33,6 +33,7 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
     for (size_t index = 0; index < populations_.size(); ++index) {
         populations_[index].connections = connections_[index].data();
         populations_[index].count = static_cast<int>(connections_[index].size());
+        populations_[index].features = stepwise && has_features(static_cast<int>(index));
     }
 }
 

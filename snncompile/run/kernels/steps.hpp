@@ -1,0 +1,206 @@
+// One step of a population of features, for the samples of a group: no map, no borders, and whatever arrives at a sample is
+// one row of sums, so that its neurons step while these are in the first cache.
+//
+// The sums are products of all counts and weights, or what the events of a sample add: the neurons are the same.
+#pragma once
+
+#include "multiply.hpp"
+
+namespace {
+
+// The neurons of a word of channels: one bit for each that fires. ``before`` gets the potentials before the reset, or is
+// null. What a compiler is to see through is fixed in ``rules`` by its caller.
+template <int WIDTH>
+inline uint64_t step_word(const snn::Rules &rules, bool readout, const Own<int32_t> &own, const int32_t *sums, int32_t *u,
+                          int32_t *w, int32_t *before) {
+    constexpr int lanes = SNN_BLOCK / 4;
+    const bool holds = rules.current != snn::Decay::forget;
+    uint64_t bits = 0;
+    for (int lane = 0; lane < WIDTH; lane += lanes) {
+        auto current = Numbers<int32_t>{}, potential = load<Numbers<int32_t>>(w + lane);
+        if (holds) current = load<Numbers<int32_t>>(u + lane);
+        const auto v = stepped<int32_t>(rules, readout, own, lane, load<Numbers<int32_t>>(sums + lane), current, potential, bits);
+        if (holds) store(u + lane, current);
+        store(w + lane, potential);
+        if (before) store(before + lane, v);
+    }
+    return bits;
+}
+
+// Channels [from, end) of some samples of a group, whose sums lie ``apart``.
+struct Rows {
+    int one, last, from, end;
+    const int32_t *sums;
+    size_t apart;
+};
+
+template <int WIDTH, bool PLAIN, snn::Decay DECAY>
+void step_rows(const snn::Network &network, const snn::Population &population, snn::Piece &piece, const Rows &rows) {
+    const snn::Signal &target = network.signals[population.signal];
+    snn::Rules rules = population.rules;
+    if (PLAIN) {
+        rules = snn::plain(rules);
+        rules.potential = DECAY;
+    }
+    rules.fraction += population.connections->shift;
+    const bool readout = !PLAIN && population.readout, counts = is_counted(network, population, piece.first);
+    const bool keeps = !PLAIN && population.potentials && counts, fresh = begins(network, population, piece.first);
+    const size_t padded = static_cast<size_t>(population.padded());
+    const auto *initial = static_cast<const int32_t *>(population.initial.data);
+    alignas(SNN_BLOCK) int32_t before[WIDTH];
+    int64_t fired = 0;
+    for (int channel = rows.from; channel < rows.end; channel += WIDTH) {
+        const Own<int32_t> own = own_of<int32_t>(population, 0, channel);
+        const int32_t *sums = rows.sums + (channel - rows.from);
+        for (int sample = rows.one; sample < rows.last; ++sample, sums += rows.apart) {
+            int32_t *u = static_cast<int32_t *>(piece.current) + sample * padded + channel;
+            int32_t *w = static_cast<int32_t *>(piece.potential) + sample * padded + channel;
+            if (fresh)
+                for (int lane = 0; lane < WIDTH; ++lane) u[lane] = 0, w[lane] = initial[channel + lane];
+            const uint64_t bits = step_word<WIDTH>(rules, readout, own, sums, u, w, keeps ? before : nullptr);
+            if (!readout) target.mask(piece.sample + sample, piece.first)[channel / 64] = bits;
+            fired += __builtin_popcountll(bits);
+            if (!keeps) continue;
+            const size_t at = static_cast<size_t>(piece.sample + sample) * network.steps + (piece.first - population.phase);
+            int64_t *out = population.potentials + at * target.channels + channel;
+            for (int lane = 0; lane < least(WIDTH, target.channels - channel); ++lane) out[lane] = before[lane];
+        }
+    }
+    if (counts) piece.fired += fired;
+}
+
+typedef void (*StepRows)(const snn::Network &, const snn::Population &, snn::Piece &, const Rows &);
+
+template <int WIDTH>
+StepRows rows_of(const snn::Population &population) {
+    if (population.readout || population.potentials || !snn::is_plain(population.rules))
+        return step_rows<WIDTH, false, snn::Decay::keep>;
+    switch (population.rules.potential) {
+        case snn::Decay::keep: return step_rows<WIDTH, true, snn::Decay::keep>;
+        case snn::Decay::shift: return step_rows<WIDTH, true, snn::Decay::shift>;
+        case snn::Decay::product: return step_rows<WIDTH, true, snn::Decay::product>;
+        default: return step_rows<WIDTH, true, snn::Decay::forget>;
+    }
+}
+
+#if defined(__AMX_INT8__)
+
+// 32 (or 16) samples times 32 channels, through all connections: their sums never leave the tiles.
+template <bool TWO>
+inline void feature_product(const snn::Population &population, const snn::Plane *planes, int row, int channel,
+                            int32_t *sums, int width) {
+    const size_t line = static_cast<size_t>(width) * 4;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int index = 0; index < population.count; ++index) {
+        const snn::Matrix &matrix = population.connections[index].matrix;
+        const size_t step = matrix.step_bytes, panel = static_cast<size_t>(matrix.count) * 1024;
+        const uint8_t *at = planes[index].bytes + row * step;
+        const int8_t *weights = matrix.weights + channel / 16 * panel;
+        for (const uint8_t *end = at + 64 * matrix.count; at < end; at += 64, weights += 1024) {
+            _tile_loadd(4, at, step);
+            _tile_loadd(6, weights, 64);
+            _tile_loadd(7, weights + panel, 64);
+            _tile_dpbusd(0, 4, 6);
+            _tile_dpbusd(1, 4, 7);
+            if (!TWO) continue;
+            _tile_loadd(5, at + 16 * step, step);
+            _tile_dpbusd(2, 5, 6);
+            _tile_dpbusd(3, 5, 7);
+        }
+    }
+    _tile_stored(0, sums, line);
+    _tile_stored(1, sums + 16, line);
+    if (!TWO) return;
+    _tile_stored(2, sums + 16 * width, line);
+    _tile_stored(3, sums + 16 * width + 16, line);
+}
+
+// All samples and channels of a piece: sums [tile][sample][channel of the tile], ``apart`` from one tile to the next.
+inline void feature_products(const snn::Population &population, const snn::Piece &piece, int width, size_t apart) {
+    for (int column = 0; column < piece.tiles * width; column += 32)
+        for (int row = 0; row < piece.samples; row += 32) {
+            int32_t *sums = piece.sums + column / width * apart + static_cast<size_t>(row) * width + column % width;
+            if (piece.samples - row > 16)
+                feature_product<true>(population, piece.planes, row, column, sums, width);
+            else
+                feature_product<false>(population, piece.planes, row, column, sums, width);
+        }
+}
+
+#else
+
+inline void feature_products(const snn::Population &population, const snn::Piece &piece, int width, size_t apart) {
+    for (int tile = 0; tile < piece.tiles; ++tile)
+        for (int index = 0; index < population.count; ++index)
+            products_of(population.connections[index], piece.planes[index], 0, tile * width, piece.samples,
+                        piece.sums + tile * apart, width, index > 0);
+}
+
+#endif
+
+// What the events of one sample add, in ``sums``.
+template <int TILE>
+inline void add_events(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
+                       int32_t *sums) {
+    for (int channel = 0; channel < population.padded(); ++channel) sums[channel] = 0;
+    const int channels = network.signals[population.signal].channels;
+    for (int index = 0; index < population.count; ++index) {
+        const snn::Connection &way = population.connections[index];
+        const snn::Signal &source = network.signals[way.source];
+        const int then = piece.first - way.delay;
+        if (then < 0 || then >= source.steps) continue;
+        const uint64_t *mask = source.mask(piece.sample + sample, then);
+        uint32_t *end = piece.list;
+        for (int word = 0; word < source.words; ++word)
+            if (mask[word]) end = append(mask[word], 64u * static_cast<uint32_t>(word), end);
+        const uint32_t starts[2] = {0, static_cast<uint32_t>(end - piece.list)};
+        if (!starts[1]) continue;
+        if (is_counted(network, population, piece.first))
+            piece.operations[index] += static_cast<int64_t>(starts[1]) * channels;
+        for (int tile = 0; tile < population.tiles; ++tile) {
+            const Span span = {0, 1, reinterpret_cast<uintptr_t>(way.weights) + tile * way.tile_bytes};
+            int32_t *x = sums + tile * TILE;
+            if (way.form == snn::Form::shorts)
+                add_shorts<2 * TILE / SNN_BLOCK, int32_t>(&span, 1, piece.list, starts, 0, static_cast<uint32_t>(way.flush), x);
+            else if constexpr (TILE >= SNN_BLOCK)
+                add_bytes<TILE / SNN_BLOCK, int32_t>(&span, 1, piece.list, starts, 0, x);
+        }
+    }
+}
+
+template <int TILE>
+void step_tiles(const snn::Network &network, const snn::Population &population, snn::Piece &piece) {
+    constexpr int width = TILE < 64 ? TILE : 64;
+    const StepRows step = rows_of<width>(population);
+    if (piece.list) {
+        for (int sample = 0; sample < piece.samples; ++sample) {
+            add_events<TILE>(network, population, piece, sample, piece.sums);
+            step(network, population, piece, {sample, sample + 1, 0, population.padded(), piece.sums, 0});
+        }
+        return;
+    }
+    // all products, then all neurons: going back and forth between tiles and vectors costs time
+    const size_t apart = snn::sums_of(piece.samples, width);
+    set_tiles();
+    feature_products(population, piece, width, apart);
+    release_tiles();
+    for (int tile = 0; tile < piece.tiles; ++tile)
+        step(network, population, piece,
+             {0, piece.samples, tile * width, tile * width + width, piece.sums + tile * apart, width});
+}
+
+// One step of ``piece.samples`` samples: events are added where there is a list, else all is multiplied.
+void step_piece(const snn::Network &network, snn::Piece &piece) {
+    const snn::Population &population = network.populations[piece.population];
+    switch (population.tile) {
+        case 32: return step_tiles<32>(network, population, piece);
+        case 64: return step_tiles<64>(network, population, piece);
+        case 128: return step_tiles<128>(network, population, piece);
+        default: return step_tiles<256>(network, population, piece);
+    }
+}
+
+}  // namespace
