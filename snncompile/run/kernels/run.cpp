@@ -16,12 +16,20 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
             signal.masks = reinterpret_cast<uint64_t *>(masks_[population.signal].reserve(
                 static_cast<size_t>(batch) * signal.steps * signal.pixels() * signal.words * 8));
     }
+    std::vector<bool> listed(events_.size());  // features list their events where they add them
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        populations_[index].connections = connections_[index].data();
+        populations_[index].count = static_cast<int>(connections_[index].size());
+        populations_[index].features = stepwise && has_features(static_cast<int>(index));
+        for (const Connection &way : connections_[index])
+            if (way.events >= 0 && !populations_[index].features) listed[way.events] = true;
+    }
     lists_.resize(events_.size());
     list_memory_.resize(events_.size());
     starts_.resize(events_.size());
     for (size_t index = 0; index < events_.size(); ++index) {
         Events &events = events_[index];
-        events.held = signals_[events.source].steps;
+        events.held = listed[index] ? signals_[events.source].steps : 0;
         const size_t every = static_cast<size_t>(batch) * events.held;
         const size_t starts = static_cast<size_t>(events.height) * events.width + 1;
         lists_[index].resize(every);
@@ -29,11 +37,6 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
         auto *memory = reinterpret_cast<uint32_t *>(starts_[index].reserve(every * starts * 4));
         for (size_t at = 0; at < every; ++at) lists_[index][at].starts = memory + at * starts;
         events.steps = lists_[index].data();
-    }
-    for (size_t index = 0; index < populations_.size(); ++index) {
-        populations_[index].connections = connections_[index].data();
-        populations_[index].count = static_cast<int>(connections_[index].size());
-        populations_[index].features = stepwise && has_features(static_cast<int>(index));
     }
 }
 

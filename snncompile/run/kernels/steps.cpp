@@ -9,6 +9,7 @@ namespace snn {
 namespace {
 
 constexpr int most_together = 64;        // samples that take a step together: what the weights are read for once
+constexpr int most_added = 8;            // where all is added, event by event: their state stays in the first cache
 constexpr size_t most_state = 16 << 20;  // bytes of their state
 constexpr int soon = 8;                  // steps: an interrupt waits for no more
 
@@ -22,7 +23,7 @@ bool is_one(const Pool &pool) {
 bool Engine::has_features(int index) const {
     const Population &population = populations_[index];
     const std::vector<Connection> &ways = connections_[index];
-    if (population.wide || ways.empty() || signals_[population.signal].pixels() != 1) return false;
+    if (population.wide || ways.empty() || ways.size() > most_terms || signals_[population.signal].pixels() != 1) return false;
     for (const Connection &way : ways)
         if ((way.form != Form::bytes && way.form != Form::shorts) || way.events < 0 || way.reach ||
             way.shift != ways[0].shift || signals_[way.source].pixels() != 1 || !signals_[way.source].masks ||
@@ -37,6 +38,10 @@ void Engine::by_steps(int count, int machine_steps, Workers &workers) {
     for (const Population &population : populations_)
         state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
     int together = std::min(divided_up(count, workers.count()), most_together);
+    bool adds = true;
+    for (size_t index = 0; index < populations_.size(); ++index)
+        adds = adds && populations_[index].features && !multiplies(static_cast<int>(index), together, 1);
+    if (adds) together = std::min(together, most_added);
     if (state * together > most_state) together = std::max<int>(1, static_cast<int>(most_state / state));
     workers.each(divided_up(count, together), [&](int index, int worker) {
         const Group group = {index * together, std::min(together, count - index * together)};
@@ -117,7 +122,7 @@ void Engine::step_features(Piece &piece, const Group &group, Worker &room) {
         __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
     } else {
         int words = 0;
-        for (const Connection &way : connections_[index]) words = std::max(words, signals_[way.source].words);
+        for (const Connection &way : connections_[index]) words += signals_[way.source].words;
         piece.list = reinterpret_cast<uint32_t *>(room.list.reserve((words + 1) * 64 * sizeof(uint32_t)));
     }
     piece.sums = reinterpret_cast<int32_t *>(room.sums.reserve(sums * sizeof(int32_t)));

@@ -141,32 +141,57 @@ inline void feature_products(const snn::Population &population, const snn::Piece
 
 #endif
 
-// What the events of one sample add, in ``sums``.
-template <int TILE>
-inline void add_events(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
-                       int32_t *sums) {
-    for (int channel = 0; channel < population.padded(); ++channel) sums[channel] = 0;
+// The events of one sample, one connection after the other: stretches of ``piece.list``, each with the weights of its
+// first tile.
+struct Arriving {
+    int count = 0;
+    const snn::Connection *ways[snn::most_terms];
+    uint32_t starts[snn::most_terms + 1] = {};
+};
+
+inline void list_arriving(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
+                          Arriving &into) {
+    const bool counts = is_counted(network, population, piece.first);
     const int channels = network.signals[population.signal].channels;
+    uint32_t *end = piece.list;
     for (int index = 0; index < population.count; ++index) {
         const snn::Connection &way = population.connections[index];
         const snn::Signal &source = network.signals[way.source];
         const int then = piece.first - way.delay;
         if (then < 0 || then >= source.steps) continue;
         const uint64_t *mask = source.mask(piece.sample + sample, then);
-        uint32_t *end = piece.list;
+        const uint32_t *begin = end;
         for (int word = 0; word < source.words; ++word)
             if (mask[word]) end = append(mask[word], 64u * static_cast<uint32_t>(word), end);
-        const uint32_t starts[2] = {0, static_cast<uint32_t>(end - piece.list)};
-        if (!starts[1]) continue;
-        if (is_counted(network, population, piece.first))
-            piece.operations[index] += static_cast<int64_t>(starts[1]) * channels;
-        for (int tile = 0; tile < population.tiles; ++tile) {
-            const Span span = {0, 1, reinterpret_cast<uintptr_t>(way.weights) + tile * way.tile_bytes};
-            int32_t *x = sums + tile * TILE;
-            if (way.form == snn::Form::shorts)
-                add_shorts<2 * TILE / SNN_BLOCK, int32_t>(&span, 1, piece.list, starts, 0, static_cast<uint32_t>(way.flush), x);
+        if (end == begin) continue;
+        if (counts) piece.operations[index] += static_cast<int64_t>(end - begin) * channels;
+        into.ways[into.count++] = &way;
+        into.starts[into.count] = static_cast<uint32_t>(end - piece.list);
+    }
+}
+
+// What they add, in ``sums``: bytes of all connections without a pause.
+template <int TILE>
+inline void add_events(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
+                       int32_t *sums) {
+    Arriving from;
+    list_arriving(network, population, piece, sample, from);
+    for (int tile = 0; tile < population.tiles; ++tile) {
+        int32_t *x = sums + tile * TILE;
+        for (int lane = 0; lane < TILE; ++lane) x[lane] = 0;
+        for (int at = 0, next; at < from.count; at = next) {
+            const snn::Form form = from.ways[at]->form;
+            Span *span = piece.spans;
+            for (next = at; next < from.count && from.ways[next]->form == form; ++next) {
+                const auto base = reinterpret_cast<uintptr_t>(from.ways[next]->weights) + tile * from.ways[next]->tile_bytes;
+                *span++ = {static_cast<uint32_t>(next), static_cast<uint32_t>(next) + 1, base};
+                if (form == snn::Form::shorts) break;  // each has a limit of its own
+            }
+            if (form == snn::Form::shorts)
+                add_shorts<2 * TILE / SNN_BLOCK, int32_t>(piece.spans, 1, piece.list, from.starts, 0,
+                                                          static_cast<uint32_t>(from.ways[next++]->flush), x);
             else if constexpr (TILE >= SNN_BLOCK)
-                add_bytes<TILE / SNN_BLOCK, int32_t>(&span, 1, piece.list, starts, 0, x);
+                add_bytes<TILE / SNN_BLOCK, int32_t>(piece.spans, next - at, piece.list, from.starts, 0, x);
         }
     }
 }
