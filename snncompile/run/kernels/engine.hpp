@@ -57,6 +57,7 @@ struct Worker {
     std::vector<int> ends;
     std::vector<int64_t> counts;
     Memory sums, list;
+    std::vector<int64_t> fired, places, operations;  // of steps that were taken, until they are told (Engine::tell)
     std::vector<Memory> planes, current, potential;
     std::vector<Plane> views;
 
@@ -127,6 +128,7 @@ class Engine {
     void connect_matrix(Connection &way, const Signal &target, const Weights &weights);
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
     void take_in(const Given &input, int first, int count, int steps, Workers &workers);
+    void take_spikes(const Given &input, int first, int sample, int samples);
     void by_layers(int count, Workers &workers);
     struct Part {
         int first, count;  // samples of a batch
@@ -135,8 +137,9 @@ class Engine {
     void run_layers(const Part &part, Workers &workers);
     void advance_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
     void multiply_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
-    void by_steps(int count, int machine_steps, Workers &workers);
+    void by_steps(const std::vector<Given> &given, int first, int count, int machine_steps, Workers &workers);
     void begin_group(const Group &group, Worker &room);
+    void tell(Worker &room);
     void step_population(int population, const Group &group, int step, Worker &room);
     void step_features(Piece &piece, const Group &group, Worker &room);
     void spread_step(Piece &piece, const Group &group, Worker &room);

@@ -183,7 +183,7 @@ struct Piece {
     int samples = 1, tiles = 1;
     const Plane *planes = nullptr;  // of each connection
     int32_t *sums = nullptr;        // room for what the matrices give
-    uint32_t *list = nullptr;       // room for the events of one sample, where they are added
+    uint32_t *list = nullptr;       // room for the events of most_added samples, where they are added
 };
 
 // What one instruction set brings.
@@ -207,6 +207,7 @@ struct Kernels {
 
 // Channels whose products are made, and whose neurons step, together; and the room for so many rows of sums.
 constexpr int most_terms = 16;  // connections of a population that is multiplied out
+constexpr int most_added = 8;   // samples whose events are added side by side: their state stays in the first cache
 inline int matrix_tile(const Population &population) { return population.tile < 64 ? population.tile : 64; }
 inline size_t sums_of(int rows, int tile) { return (static_cast<size_t>(rows) + 31) / 32 * 32 * tile; }
 

@@ -46,14 +46,7 @@ void Engine::take_in(const Given &input, int first, int count, int steps, Worker
     const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = input.constant ? 1 : steps;
     const size_t every = static_cast<size_t>(count) * held;
     if (input.spikes) {
-        int64_t spikes = 0;
-        workers.each(count, [&](int sample, int) {
-            int64_t here = 0;
-            for (size_t at = sample * held; at < (sample + 1) * held; ++at)
-                here += kernels_->take(signal, input.spikes + (first * held + at) * size, signal.masks + at * pixels * signal.words);
-            __atomic_fetch_add(&spikes, here, __ATOMIC_RELAXED);
-        });
-        seen(input.signal, spikes, static_cast<int64_t>(every * size));
+        workers.each(count, [&](int sample, int) { take_spikes(input, first, sample, 1); });
         return;
     }
     auto *values = const_cast<int32_t *>(signal.values);
@@ -63,6 +56,16 @@ void Engine::take_in(const Given &input, int first, int count, int steps, Worker
         for (int channel = 0; channel < signal.channels; ++channel)
             for (size_t pixel = 0; pixel < pixels; ++pixel) to[pixel * signal.channels + channel] = *from++;
     }
+}
+
+// The spikes of samples [sample, sample + samples) of the batch that begins with ``first``.
+void Engine::take_spikes(const Given &input, int first, int sample, int samples) {
+    const Signal &signal = signals_[input.signal];
+    const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = signal.steps;
+    int64_t spikes = 0;
+    for (size_t at = sample * held; at < (sample + samples) * held; ++at)
+        spikes += kernels_->take(signal, input.spikes + (first * held + at) * size, signal.masks + at * pixels * signal.words);
+    seen(input.signal, spikes, static_cast<int64_t>(samples * held * size));
 }
 
 void Engine::forget_lists(int first, int count) {
@@ -164,7 +167,8 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
     }
     for (int first = 0; first < samples; first += batch) {
         const int count = batch < samples - first ? batch : samples - first;
-        for (const Given &input : given) take_in(input, first, count, steps, workers);
+        for (const Given &input : given)
+            if (!input.spikes || !stepwise) take_in(input, first, count, steps, workers);
         for (Population &population : populations_) population.potentials = nullptr;
         for (const Kept &one : kept)
             if (one.potentials) {
@@ -174,7 +178,7 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
                                          signals_[population.signal].channels;
             }
         if (stepwise)
-            by_steps(count, machine_steps, workers);
+            by_steps(given, first, count, machine_steps, workers);
         else
             by_layers(count, workers);
         for (const Kept &one : kept) leave(one, first, count, workers);

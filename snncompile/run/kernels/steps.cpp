@@ -9,7 +9,6 @@ namespace snn {
 namespace {
 
 constexpr int most_together = 64;        // samples that take a step together: what the weights are read for once
-constexpr int most_added = 8;            // where all is added, event by event: their state stays in the first cache
 constexpr size_t most_state = 16 << 20;  // bytes of their state
 constexpr int soon = 8;                  // steps: an interrupt waits for no more
 
@@ -33,31 +32,50 @@ bool Engine::has_features(int index) const {
 }
 
 // Samples are independent; those of a group take every step together.
-void Engine::by_steps(int count, int machine_steps, Workers &workers) {
+void Engine::by_steps(const std::vector<Given> &given, int first, int count, int machine_steps, Workers &workers) {
     size_t state = 1;
     for (const Population &population : populations_)
         state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
-    int together = std::min(divided_up(count, workers.count()), most_together);
-    bool adds = true;
-    for (size_t index = 0; index < populations_.size(); ++index)
-        adds = adds && populations_[index].features && !multiplies(static_cast<int>(index), together, 1);
-    if (adds) together = std::min(together, most_added);
+    const int rounds = divided_up(divided_up(count, most_together), workers.count());  // groups of every worker
+    int together = divided_up(count, rounds * workers.count());
     if (state * together > most_state) together = std::max<int>(1, static_cast<int>(most_state / state));
     workers.each(divided_up(count, together), [&](int index, int worker) {
         const Group group = {index * together, std::min(together, count - index * together)};
         Worker &room = rooms_[worker];
+        for (const Given &input : given)
+            if (input.spikes) take_spikes(input, first, group.sample, group.samples);
         begin_group(group, room);
         for (int step = 0; step < machine_steps; ++step) {
-            if (step % soon == 0) workers.look(worker);
+            if (step % soon == 0) {
+                tell(room);
+                workers.look(worker);
+            }
             for (size_t population = 0; population < populations_.size(); ++population)
                 step_population(static_cast<int>(population), group, step, room);
         }
+        tell(room);
     });
+}
+
+// What a worker has counted goes to where all count, now and then: counters that all write to are slow.
+void Engine::tell(Worker &room) {
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        __atomic_fetch_add(&fired[index], room.fired[index], __ATOMIC_RELAXED);
+        seen(populations_[index].signal, room.fired[index], room.places[index]);
+        room.fired[index] = room.places[index] = 0;
+    }
+    for (size_t at = 0; at < operations.size(); ++at) {
+        __atomic_fetch_add(&operations[at], room.operations[at], __ATOMIC_RELAXED);
+        room.operations[at] = 0;
+    }
 }
 
 // Fresh state.
 void Engine::begin_group(const Group &group, Worker &room) {
     forget_lists(group.sample, group.samples);
+    room.fired.assign(populations_.size(), 0);
+    room.places.assign(populations_.size(), 0);
+    room.operations.assign(operations.size(), 0);
     room.current.resize(populations_.size());
     room.potential.resize(populations_.size());
     for (size_t index = 0; index < populations_.size(); ++index) {
@@ -105,8 +123,9 @@ void Engine::step_population(int index, const Group &group, int step, Worker &ro
             for (piece.tile = 0; piece.tile < population.tiles; ++piece.tile) kernels_->advance(network_, piece);
         }
     }
-    settle(piece);
-    seen(population.signal, piece.fired, static_cast<int64_t>(group.samples) * signal.pixels() * signal.channels);
+    room.fired[index] += piece.fired;
+    room.places[index] += static_cast<int64_t>(group.samples) * signal.pixels() * signal.channels;
+    for (int at = 0; at < population.count; ++at) room.operations[first_connection[index] + at] += piece.operations[at];
 }
 
 // The same for features: all is multiplied, or added event by event.
@@ -115,7 +134,7 @@ void Engine::step_features(Piece &piece, const Group &group, Worker &room) {
     const Population &population = populations_[index];
     const int tile = matrix_tile(population);
     piece.tiles = divided_up(signals_[population.signal].channels, tile);
-    size_t sums = static_cast<size_t>(population.padded());
+    size_t sums = static_cast<size_t>(most_added) * population.padded();
     if (multiplies(index, group.samples, 1)) {
         spread_step(piece, group, room);
         sums = piece.tiles * sums_of(group.samples, tile);
@@ -123,7 +142,7 @@ void Engine::step_features(Piece &piece, const Group &group, Worker &room) {
     } else {
         int words = 0;
         for (const Connection &way : connections_[index]) words += signals_[way.source].words;
-        piece.list = reinterpret_cast<uint32_t *>(room.list.reserve((words + 1) * 64 * sizeof(uint32_t)));
+        piece.list = reinterpret_cast<uint32_t *>(room.list.reserve((most_added * words + 1) * 64 * sizeof(uint32_t)));
     }
     piece.sums = reinterpret_cast<int32_t *>(room.sums.reserve(sums * sizeof(int32_t)));
     kernels_->step(network_, piece);

@@ -141,41 +141,86 @@ inline void feature_products(const snn::Population &population, const snn::Piece
 
 #endif
 
-// The events of one sample, one connection after the other: stretches of ``piece.list``, each with the weights of its
-// first tile.
+// The events of one sample, one connection after the other: stretches of a list, each with the weights of its first tile.
 struct Arriving {
-    int count = 0;
+    uint32_t *list;
+    int count;
     const snn::Connection *ways[snn::most_terms];
-    uint32_t starts[snn::most_terms + 1] = {};
+    uint32_t starts[snn::most_terms + 1];
 };
 
-inline void list_arriving(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
-                          Arriving &into) {
+// Returns the end of the list.
+inline uint32_t *list_arriving(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
+                               uint32_t *list, Arriving &into) {
     const bool counts = is_counted(network, population, piece.first);
     const int channels = network.signals[population.signal].channels;
-    uint32_t *end = piece.list;
+    into.list = list;
+    into.count = 0;
+    into.starts[0] = 0;
     for (int index = 0; index < population.count; ++index) {
         const snn::Connection &way = population.connections[index];
         const snn::Signal &source = network.signals[way.source];
         const int then = piece.first - way.delay;
         if (then < 0 || then >= source.steps) continue;
         const uint64_t *mask = source.mask(piece.sample + sample, then);
-        const uint32_t *begin = end;
+        const uint32_t *begin = list;
         for (int word = 0; word < source.words; ++word)
-            if (mask[word]) end = append(mask[word], 64u * static_cast<uint32_t>(word), end);
-        if (end == begin) continue;
-        if (counts) piece.operations[index] += static_cast<int64_t>(end - begin) * channels;
+            if (mask[word]) list = append(mask[word], 64u * static_cast<uint32_t>(word), list);
+        if (list == begin) continue;
+        if (counts) piece.operations[index] += static_cast<int64_t>(list - begin) * channels;
         into.ways[into.count++] = &way;
-        into.starts[into.count] = static_cast<uint32_t>(end - piece.list);
+        into.starts[into.count] = static_cast<uint32_t>(list - into.list);
+    }
+    return list;
+}
+
+// The rows of a sample's first events are called for while those of the sample before are added.
+inline void call_for(const Arriving &from) {
+    if (!from.count) return;
+    const snn::Connection &way = *from.ways[0];
+    for (uint32_t at = 0; at < from.starts[1] && at < 8; ++at)
+        for (size_t line = 0; line < way.row_bytes; line += 64)
+            __builtin_prefetch(way.weights + from.list[at] * way.row_bytes + line);
+}
+
+// As many 16-bit sums as a vector has, in 32 bits.
+inline void widen_all(Shorts sums, int32_t *x) {
+    constexpr int half = SNN_BLOCK / 4;
+    typedef int16_t Half __attribute__((vector_size(SNN_BLOCK / 2)));
+    Half parts[2];
+    store(parts, sums);
+    for (int part = 0; part < 2; ++part) store(x + part * half, __builtin_convertvector(parts[part], Numbers<int32_t>));
+}
+
+// ``add_bytes`` for at most 255 events, in ``x``: sums leave the registers once.
+template <int BLOCKS>
+inline void add_few_bytes(const Span *spans, int count, const uint32_t *events, const uint32_t *starts, int32_t *x) {
+    constexpr size_t row = static_cast<size_t>(BLOCKS) * SNN_BLOCK;
+    Shorts whole[BLOCKS] = {}, high[BLOCKS] = {};
+    uint32_t summed = 0;
+    for (const Span *span = spans; span < spans + count; ++span) {
+        const uint32_t *event = events + starts[span->begin], *end = events + starts[span->end];
+        const auto *weights = reinterpret_cast<const uint8_t *>(span->weights);
+        summed += static_cast<uint32_t>(end - event);
+        for (; event < end; ++event) {
+            const uint8_t *from = weights + *event * row;
+            for (int block = 0; block < BLOCKS; ++block) {
+                const Shorts words = load<Shorts>(from + block * SNN_BLOCK);
+                whole[block] += words;
+                high[block] += words >> 8;
+            }
+        }
+    }
+    const Shorts bias = Shorts{} + static_cast<int16_t>(128 * summed);
+    for (int block = 0; block < BLOCKS; ++block) {
+        widen_all(whole[block] - (high[block] << 8) - bias, x + block * SNN_BLOCK);
+        widen_all(high[block], x + block * SNN_BLOCK + SNN_BLOCK / 2);
     }
 }
 
 // What they add, in ``sums``: bytes of all connections without a pause.
 template <int TILE>
-inline void add_events(const snn::Network &network, const snn::Population &population, snn::Piece &piece, int sample,
-                       int32_t *sums) {
-    Arriving from;
-    list_arriving(network, population, piece, sample, from);
+inline void add_events(const snn::Population &population, const snn::Piece &piece, const Arriving &from, int32_t *sums) {
     for (int tile = 0; tile < population.tiles; ++tile) {
         int32_t *x = sums + tile * TILE;
         for (int lane = 0; lane < TILE; ++lane) x[lane] = 0;
@@ -188,10 +233,14 @@ inline void add_events(const snn::Network &network, const snn::Population &popul
                 if (form == snn::Form::shorts) break;  // each has a limit of its own
             }
             if (form == snn::Form::shorts)
-                add_shorts<2 * TILE / SNN_BLOCK, int32_t>(piece.spans, 1, piece.list, from.starts, 0,
+                add_shorts<2 * TILE / SNN_BLOCK, int32_t>(piece.spans, 1, from.list, from.starts, 0,
                                                           static_cast<uint32_t>(from.ways[next++]->flush), x);
-            else if constexpr (TILE >= SNN_BLOCK)
-                add_bytes<TILE / SNN_BLOCK, int32_t>(piece.spans, next - at, piece.list, from.starts, 0, x);
+            else if constexpr (TILE >= SNN_BLOCK) {
+                if (next - at == from.count && from.starts[next] <= 255)
+                    add_few_bytes<TILE / SNN_BLOCK>(piece.spans, from.count, from.list, from.starts, x);
+                else
+                    add_bytes<TILE / SNN_BLOCK, int32_t>(piece.spans, next - at, from.list, from.starts, 0, x);
+            }
         }
     }
 }
@@ -200,13 +249,20 @@ template <int TILE>
 void step_tiles(const snn::Network &network, const snn::Population &population, snn::Piece &piece) {
     constexpr int width = TILE < 64 ? TILE : 64;
     const StepRows step = rows_of<width>(population);
-    if (piece.list) {
-        for (int sample = 0; sample < piece.samples; ++sample) {
-            add_events<TILE>(network, population, piece, sample, piece.sums);
-            step(network, population, piece, {sample, sample + 1, 0, population.padded(), piece.sums, 0});
+    const size_t padded = static_cast<size_t>(population.padded());
+    for (int first = 0; piece.list && first < piece.samples; first += snn::most_added) {
+        const int last = least(piece.samples, first + snn::most_added);
+        Arriving from[snn::most_added];
+        uint32_t *list = piece.list;
+        for (int sample = first; sample < last; ++sample)
+            list = list_arriving(network, population, piece, sample, list, from[sample - first]);
+        for (int sample = first; sample < last; ++sample) {
+            if (sample + 1 < last) call_for(from[sample + 1 - first]);
+            add_events<TILE>(population, piece, from[sample - first], piece.sums + (sample - first) * padded);
         }
-        return;
+        step(network, population, piece, {first, last, 0, population.padded(), piece.sums, padded});
     }
+    if (piece.list) return;
     // all products, then all neurons: going back and forth between tiles and vectors costs time
     const size_t apart = snn::sums_of(piece.samples, width);
     set_tiles();
