@@ -30,6 +30,7 @@ from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
 Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
+
 MOST_SAMPLES = 64  # of a batch, for every thread
 GROUPS = 4  # of so many samples, of a batch that goes step by step and is shared out to several threads
 LARGEST_VALUE = 2**31 - 1  # of a graded input, and of a sum of products
@@ -89,7 +90,7 @@ def _fed(name: str, values: Array) -> _Fed:
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
-    alike = values.shape[1] > 1 and bool((values[:, 1] == values[:, 0]).all())  # most frames part here already
+    alike = values.shape[1] > 1 and bool((values[:1, 1] == values[:1, 0]).all())  # most frames part here already
     constant = alike and bool((values == values[:, :1]).all())
     return _Fed(spikes and not constant, constant, most)
 

@@ -8,6 +8,7 @@ namespace {
 constexpr size_t most_sums = 1 << 17;         // bytes of the sums of one piece
 constexpr int longest = 1 << 15;              // pixels and steps of a piece: an interrupt waits for no more
 constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
+constexpr double features_cost = 0.75;        // of one weight added to features, which have no pixels to look up
 
 }  // namespace
 
@@ -32,7 +33,8 @@ bool Engine::multiplies(int index, int samples, int steps) const {
         const double spikes = static_cast<double>(__atomic_load_n(&spikes_[way.source], __ATOMIC_RELAXED));
         const double seen = static_cast<double>(__atomic_load_n(&places_[way.source], __ATOMIC_RELAXED)) + 1e-9;
         const double fired = spikes / seen * pool.kernel_y * pool.kernel_x;
-        added += places * (fired * window * population.padded() + fixed_cost * population.tiles);
+        added += places * (fired * window * population.padded() + fixed_cost * population.tiles) *
+                 (population.features ? features_cost : 1);
     }
     return any && population.count <= most_terms && made < added * products;
 }

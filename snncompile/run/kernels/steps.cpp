@@ -9,6 +9,7 @@ namespace snn {
 namespace {
 
 constexpr int most_together = 64;        // samples that take a step together: what the weights are read for once
+constexpr int most_shared = 32;          // the same for several threads, of which none is to wait long for the others
 constexpr size_t most_state = 16 << 20;  // bytes of their state
 constexpr int soon = 8;                  // steps: an interrupt waits for no more
 
@@ -36,7 +37,8 @@ void Engine::by_steps(const std::vector<Given> &given, int first, int count, int
     size_t state = 1;
     for (const Population &population : populations_)
         state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
-    const int rounds = divided_up(divided_up(count, most_together), workers.count());  // groups of every worker
+    const int most = workers.count() == 1 ? most_together : most_shared;
+    const int rounds = divided_up(divided_up(count, most), workers.count());  // groups of every worker
     int together = divided_up(count, rounds * workers.count());
     if (state * together > most_state) together = std::max<int>(1, static_cast<int>(most_state / state));
     workers.each(divided_up(count, together), [&](int index, int worker) {
@@ -46,10 +48,8 @@ void Engine::by_steps(const std::vector<Given> &given, int first, int count, int
             if (input.spikes) take_spikes(input, first, group.sample, group.samples);
         begin_group(group, room);
         for (int step = 0; step < machine_steps; ++step) {
-            if (step % soon == 0) {
-                tell(room);
-                workers.look(worker);
-            }
+            if (step % soon <= 1) tell(room);  // after the first step as well: what is chosen depends on it
+            if (step % soon == 0) workers.look(worker);
             for (size_t population = 0; population < populations_.size(); ++population)
                 step_population(static_cast<int>(population), group, step, room);
         }
