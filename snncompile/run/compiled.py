@@ -30,7 +30,6 @@ from snncompile.run.ways import Grid, Uncarried, Way, pair, per_pixel, ways
 Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
-
 MOST_SAMPLES = 64  # of a batch, for every thread
 GROUPS = 4  # of so many samples, of a batch that goes step by step and is shared out to several threads
 LARGEST_VALUE = 2**31 - 1  # of a graded input, and of a sum of products

@@ -112,6 +112,7 @@ class Engine {
 
     int block() const { return kernels_->block; }
     int widest() const { return kernels_->widest; }
+    int features() const;  // populations that take their steps as such
 
     // Samples [0, samples) of the given inputs, ``batch`` at a time; ``pause`` is called every now and then and may throw.
     void run(const std::vector<Given> &given, const std::vector<Kept> &kept, int samples, int steps, int machine_steps,

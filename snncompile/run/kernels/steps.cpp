@@ -32,6 +32,11 @@ bool Engine::has_features(int index) const {
     return true;
 }
 
+int Engine::features() const {
+    return static_cast<int>(std::count_if(populations_.begin(), populations_.end(),
+                                          [](const Population &population) { return population.features; }));
+}
+
 // Samples are independent; those of a group take every step together.
 void Engine::by_steps(const std::vector<Given> &given, int first, int count, int machine_steps, Workers &workers) {
     size_t state = 1;
