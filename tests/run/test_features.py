@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from math import inf
 from random import Random
@@ -82,6 +83,25 @@ def test_such_networks_are_features_with_all_that_may_be_beside() -> None:
         seen["back"] += "back" in case.graph.nodes
         seen["several tiles"] += any(case.graph.nodes[name].shape == (300,) for name in case.graph.names(Neuron))  # type: ignore[union-attr]
     assert min(seen.values()) > 4, seen
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_threads_that_are_kept_are_made_anew_in_a_process_that_is_forked() -> None:
+    target = Target.load("onnx")
+    case = fed_back(Random(5), target)
+    simulator = Simulator(case.graph, target, threads=2)
+    before = simulator.run(case.stimulus, keep=("out",)).potentials["out"]
+    assert np.array_equal(before, simulator.run(case.stimulus, keep=("out",)).potentials["out"])
+    child = os.fork()
+    if not child:  # no test framework in here
+        try:
+            after = simulator.run(case.stimulus, keep=("out",)).potentials["out"]
+            del simulator
+            os._exit(0 if np.array_equal(before, after) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("kernels", cpu.KERNELS)

@@ -166,6 +166,7 @@ class Engine {
     std::vector<std::vector<EventStep>> lists_;
     std::vector<std::vector<Memory>> list_memory_;
     std::vector<Worker> rooms_;                         // of each thread
+    std::unique_ptr<Workers, Workers::End> workers_;    // of the last run
     Network network_;
 };
 

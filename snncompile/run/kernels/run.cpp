@@ -156,7 +156,13 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         spans = own > spans ? own : spans;
         most = connections_[index].size() > most ? connections_[index].size() : most;
     }
-    Workers workers(threads, pause);
+    // threads are kept from run to run: what starts anew may start on the core that is busy
+    if (!workers_ || workers_->count() != threads || !workers_->is_here()) {
+        workers_.reset();
+        workers_.reset(new Workers(threads));
+    }
+    Workers &workers = *workers_;
+    workers.ask(pause);
     if (rooms_.size() < static_cast<size_t>(threads)) rooms_.resize(threads);
     for (Worker &room : rooms_) {
         room.spans.resize(spans + 1);
