@@ -12,6 +12,7 @@ class Engine:
     widest: int
     products: float
     multiplied: int
+    features: int
     def __init__(self, kernels: str) -> None: ...
     def signal(self, height: int, width: int, channels: int) -> int: ...
     def events(

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
 MOST_SAMPLES = 64  # of a batch, for every thread
+GROUPS = 4  # of so many samples, of a batch that goes step by step and is shared out to several threads
 LARGEST_VALUE = 2**31 - 1  # of a graded input, and of a sum of products
 MOST_COUNTED = 127  # spikes in the window of a pool, where they are multiplied
 PRODUCTS: float | None = (
@@ -73,7 +74,7 @@ def _fed(name: str, values: Array) -> _Fed:
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
-    alike = values.shape[1] > 1 and bool((values[:, 1] == values[:, 0]).all())  # most frames part here already
+    alike = values.shape[1] > 1 and bool((values[:1, 1] == values[:1, 0]).all())  # most frames part here already
     constant = alike and bool((values == values[:, :1]).all())
     return _Fed(spikes and not constant, constant, most)
 
@@ -183,7 +184,8 @@ class _Ready:
 
     def _batch(self, samples: int, threads: int) -> int:
         """Samples that run together: what memory allows, all batches about alike, and as many for every thread."""
-        most = max(1, min(MOST_SAMPLES * threads, self.most))
+        groups = GROUPS if self.plan.stepwise and threads > 1 else 1
+        most = max(1, min(MOST_SAMPLES * threads * groups, self.most))
         alike = -(-samples // max(1, -(-samples // most)))
         return max(1, alike) if alike < threads else -(-alike // threads) * threads
 

@@ -61,6 +61,38 @@ def network(source: Random, target: Target, *, loops: bool = False) -> Case:
     return draw.case(stimulus)
 
 
+def fed_back(source: Random, target: Target) -> Case:
+    """Dense layers that feed themselves, and now and then those before them: samples and channels beyond what steps go
+    through together, and more events than 16-bit sums hold.
+    """
+    draw = Drawing(source)
+    steps, samples = source.randint(1, 6), draw.pick(1, 3, 8, 17, 33, 70)
+    width = draw.pick(3, 64, 70, 400)
+    draw.add("input", Input((width,), Spike()))
+    given = draw.numbers.random((samples, steps, width)) < draw.pick(0.05, 0.4, 1.0)
+    low, high = draw.pick((-128, 127), (-4, 4), (0, 127), (-256, 254), (-1000, 1000))
+    even = draw.pick(1, 1, 4)  # all weights are multiples: what they are divided by
+
+    def feed(name: str, start: str, end: str, channels: int, late: int) -> None:
+        values = draw.numbers.integers(low, high + 1, (channels, draw.shapes[start][0])) * even
+        draw.add(name, Dense(FixedPoint(values)), (start, late))
+        draw.edges.append(Edge(name, end))
+
+    last = "input"
+    for index in range(source.randint(1, 3)):
+        name, channels = f"p{index}", draw.pick(5, 20, 32, 40, 64, 70, 130, 256, 300)
+        draw.add(name, _neuron(draw, (channels,), target, loops=True))
+        feed(f"{name}_into", last, name, channels, draw.pick(0, 0, 1))
+        feed(f"{name}_own", name, name, channels, draw.pick(1, 1, 2))
+        last = name
+    if draw.maybe(2):
+        feed("back", last, "p0", draw.shapes["p0"][0], draw.pick(1, 2))
+    draw.add("out", Readout((7,), "sum", FixedPoint.number(draw.pick(0, 5))))
+    feed("out_into", last, "out", 7, 0)
+    draw.add("end", Output(), "out")
+    return draw.case({"input": given})
+
+
 def _signal(draw: Drawing) -> Spike | Count | Signed | Fixed:
     return draw.pick(Spike(), Spike(), Fixed(8), Signed(), Count(3))
 

@@ -58,7 +58,8 @@ struct Worker {
     std::vector<Span> spans;
     std::vector<int> ends;
     std::vector<int64_t> counts;
-    Memory sums;
+    Memory sums, list;
+    std::vector<int64_t> fired, places, operations;  // of steps that were taken, until they are told (Engine::tell)
     std::vector<Memory> planes, current, potential;
     std::vector<Plane> views;
 
@@ -83,6 +84,20 @@ struct Worker {
     }
 };
 
+// Samples that take their steps together.
+struct Group {
+    int sample, samples;
+};
+
+inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
+
+inline bool has_matrix(const Connection &way) { return way.matrix.weights != nullptr; }
+
+// Room for a plane: products are made for whole blocks and rows, which read (and do not use) what lies behind the end.
+inline size_t plane_bytes(const Matrix &matrix, int lines) {
+    return matrix.line_bytes * lines * matrix.height + 32 * matrix.step_bytes + matrix.line_bytes + 128;
+}
+
 class Engine {
   public:
     explicit Engine(const std::string &kernels);
@@ -99,6 +114,7 @@ class Engine {
 
     int block() const { return kernels_->block; }
     int widest() const { return kernels_->widest; }
+    int features() const;  // populations that take their steps as such
 
     // Samples [0, samples) of the given inputs, ``batch`` at a time; ``pause`` is called every now and then and may throw.
     void run(const std::vector<Given> &given, const std::vector<Kept> &kept, int samples, int steps, int machine_steps,
@@ -115,6 +131,7 @@ class Engine {
     void connect_matrix(Connection &way, const Signal &target, const Weights &weights);
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
     void take_in(const Given &input, int first, int count, int steps, Workers &workers);
+    void take_spikes(const Given &input, int first, int sample, int samples);
     void by_layers(int count, Workers &workers);
     struct Part {
         int first, count;  // samples of a batch
@@ -123,9 +140,13 @@ class Engine {
     void run_layers(const Part &part, Workers &workers);
     void advance_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
     void multiply_layer(int population, const Part &part, Workers &workers, int64_t &spikes);
-    void by_steps(int count, int machine_steps, Workers &workers);
-    void step_population(int population, int sample, int samples, int step, Worker &room);
-    void spread_step(Piece &piece, Worker &room);
+    void by_steps(const std::vector<Given> &given, int first, int count, int machine_steps, Workers &workers);
+    void begin_group(const Group &group, Worker &room);
+    void tell(Worker &room);
+    void step_population(int population, const Group &group, int step, Worker &room);
+    void step_features(Piece &piece, const Group &group, Worker &room);
+    void spread_step(Piece &piece, const Group &group, Worker &room);
+    bool has_features(int population) const;
     bool multiplies(int population, int samples, int steps) const;
     size_t state_bytes(int population) const;
     void forget_lists(int first, int count);
@@ -147,6 +168,7 @@ class Engine {
     std::vector<std::vector<EventStep>> lists_;
     std::vector<std::vector<Memory>> list_memory_;
     std::vector<Worker> rooms_;                         // of each thread
+    std::unique_ptr<Workers, Workers::End> workers_;    // of the last run
     Network network_;
 };
 

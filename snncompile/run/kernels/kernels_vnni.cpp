@@ -1,10 +1,10 @@
 #define SNN_BLOCK 64
-#include "multiply.hpp"
+#include "steps.hpp"
 
 namespace snn {
 
 extern const Kernels kernels_vnni;
 const Kernels kernels_vnni = {
-    "vnni", SNN_BLOCK, 256, count, take, list_events, advance_piece, spread, multiply_piece, false, 5};
+    "vnni", SNN_BLOCK, 256, count, take, list_events, advance_piece, spread, multiply_piece, step_piece, false, 5};
 
 }  // namespace snn

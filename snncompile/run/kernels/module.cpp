@@ -144,6 +144,7 @@ NB_MODULE(_kernels, m) {
         .def_prop_ro("fired", [](const snn::Engine &engine) { return engine.fired; })
         .def_rw("products", &snn::Engine::products, "Products in the time of one weight of an event; 0 and infinity decide.")
         .def_ro("multiplied", &snn::Engine::multiplied, "Populations (and steps) that were multiplied out in the last run.")
+        .def_prop_ro("features", &snn::Engine::features, "Populations that took their steps as features in the last run.")
         .def("operations", [](const snn::Engine &engine, int population, int connection) {
             return engine.operations.at(static_cast<size_t>(engine.first_connection.at(population) + connection));
         });

@@ -137,6 +137,7 @@ struct Population {
     int tile = 64, tiles = 1;
     bool wide = false;           // 64-bit numbers
     bool readout = false;
+    bool features = false;       // one pixel, as are its sources, and numbers of 32 bits: takes a step as steps.hpp does
     int phase = 0;
     Rules rules;
     Parameter alpha, beta, bias, threshold, reset, initial;  // alpha, beta: what is kept, in units of 2^-decay_bits
@@ -183,6 +184,7 @@ struct Piece {
     int samples = 1, tiles = 1;
     const Plane *planes = nullptr;  // of each connection
     int32_t *sums = nullptr;        // room for what the matrices give
+    uint32_t *list = nullptr;       // room for the events of most_added samples, where they are added
 };
 
 // What one instruction set brings.
@@ -199,12 +201,14 @@ struct Kernels {
     int64_t (*spread)(const Network &, const Connection &, const uint64_t *masks, size_t apart, int count, uint8_t *plane,
                       size_t row_bytes);
     void (*multiply)(const Network &, Piece &);
+    void (*step)(const Network &, Piece &);  // of a population of features
     bool whole_blocks;           // multiplied, though not all of their columns are used
     double products;             // multiplied in the time that adding one weight of one event takes
 };
 
 // Channels whose products are made, and whose neurons step, together; and the room for so many rows of sums.
 constexpr int most_terms = 16;  // connections of a population that is multiplied out
+constexpr int most_added = 8;   // samples whose events are added side by side: their state stays in the first cache
 inline int matrix_tile(const Population &population) { return population.tile < 64 ? population.tile : 64; }
 inline size_t sums_of(int rows, int tile) { return (static_cast<size_t>(rows) + 31) / 32 * 32 * tile; }
 

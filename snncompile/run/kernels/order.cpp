@@ -1,26 +1,14 @@
-// The order of populations, steps and samples, who takes them, and whether their events are added or all is multiplied.
-#include <cstring>
-
+// Layer after layer: who takes which samples, and whether their events are added or all is multiplied.
 #include "engine.hpp"
 
 namespace snn {
 
 namespace {
 
-constexpr int most_together = 64;             // samples that take a step together: what the weights are read for once
-constexpr size_t most_state = 16 << 20;       // bytes of their state, and of the sums of one piece
-constexpr size_t most_sums = 1 << 17;
+constexpr size_t most_sums = 1 << 17;         // bytes of the sums of one piece
 constexpr int longest = 1 << 15;              // pixels and steps of a piece: an interrupt waits for no more
 constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
-
-inline int divided_up(int whole, int part) { return (whole + part - 1) / part; }
-
-// Room for a plane: products are made for whole blocks and rows, which read (and do not use) what lies behind the end.
-size_t plane_bytes(const Matrix &matrix, int lines) {
-    return matrix.line_bytes * lines * matrix.height + 32 * matrix.step_bytes + matrix.line_bytes + 128;
-}
-
-bool has_matrix(const Connection &way) { return way.matrix.weights != nullptr; }
+constexpr double features_cost = 0.75;        // of one weight added to features, which have no pixels to look up
 
 }  // namespace
 
@@ -45,7 +33,8 @@ bool Engine::multiplies(int index, int samples, int steps) const {
         const double spikes = static_cast<double>(__atomic_load_n(&spikes_[way.source], __ATOMIC_RELAXED));
         const double seen = static_cast<double>(__atomic_load_n(&places_[way.source], __ATOMIC_RELAXED)) + 1e-9;
         const double fired = spikes / seen * pool.kernel_y * pool.kernel_x;
-        added += places * (fired * window * population.padded() + fixed_cost * population.tiles);
+        added += places * (fired * window * population.padded() + fixed_cost * population.tiles) *
+                 (population.features ? features_cost : 1);
     }
     return any && population.count <= most_terms && made < added * products;
 }
@@ -154,93 +143,6 @@ void Engine::multiply_layer(int index, const Part &part, Workers &workers, int64
         __atomic_fetch_add(&spikes, piece.fired, __ATOMIC_RELAXED);
     });
     __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
-}
-
-// Step after step, all populations in each: for loops. Samples are independent; those of a group take every step together.
-void Engine::by_steps(int count, int machine_steps, Workers &workers) {
-    size_t state = 1;
-    for (const Population &population : populations_)
-        state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
-    int together = divided_up(count, workers.count());
-    if (together > most_together) together = most_together;
-    if (state * together > most_state) together = state > most_state ? 1 : static_cast<int>(most_state / state);
-    workers.each(divided_up(count, together), [&](int group, int worker) {
-        const int sample = group * together, samples = together < count - sample ? together : count - sample;
-        Worker &room = rooms_[worker];
-        forget_lists(sample, samples);
-        room.current.resize(populations_.size());
-        room.potential.resize(populations_.size());
-        for (size_t index = 0; index < populations_.size(); ++index) {
-            const size_t size = state_bytes(static_cast<int>(index)) * samples;
-            std::memset(room.current[index].reserve(size), 0, size);
-            std::memset(room.potential[index].reserve(size), 0, size);
-        }
-        for (int step = 0; step < machine_steps; ++step) {
-            if (step % 8 == 0) workers.look(worker);
-            for (size_t index = 0; index < populations_.size(); ++index)
-                step_population(static_cast<int>(index), sample, samples, step, room);
-        }
-    });
-}
-
-size_t Engine::state_bytes(int index) const {
-    const Population &population = populations_[index];
-    return static_cast<size_t>(signals_[population.signal].pixels()) * population.padded() * (population.wide ? 8 : 4);
-}
-
-// One step of one population, for the samples of a group.
-void Engine::step_population(int index, int sample, int samples, int step, Worker &room) {
-    const Population &population = populations_[index];
-    const Signal &signal = signals_[population.signal];
-    Piece piece = room.piece(index);
-    piece.first = step;
-    piece.last = step + 1;
-    if (multiplies(index, samples, 1)) {
-        piece.sample = sample;
-        piece.samples = samples;
-        piece.end = signal.height;
-        piece.current = room.current[index].get();
-        piece.potential = room.potential[index].get();
-        spread_step(piece, room);
-        piece.sums = room.room(population, samples);
-        piece.tiles = divided_up(signal.channels, matrix_tile(population));
-        kernels_->multiply(network_, piece);
-        __atomic_fetch_add(&multiplied, 1, __ATOMIC_RELAXED);
-    } else {
-        piece.end = signal.pixels();
-        for (int one = 0; one < samples; ++one) {
-            piece.sample = sample + one;
-            piece.current = room.current[index].get() + one * state_bytes(index);
-            piece.potential = room.potential[index].get() + one * state_bytes(index);
-            for (const Connection &way : connections_[index]) {
-                const int then = step - way.delay;
-                if (way.events >= 0 && then >= 0 && then < events_[way.events].held) list(way.events, piece.sample, then);
-            }
-            for (piece.tile = 0; piece.tile < population.tiles; ++piece.tile) kernels_->advance(network_, piece);
-        }
-    }
-    settle(piece);
-    seen(population.signal, piece.fired, static_cast<int64_t>(samples) * signal.pixels() * signal.channels);
-}
-
-// The planes of a group's samples at one step.
-void Engine::spread_step(Piece &piece, Worker &room) {
-    const std::vector<Connection> &ways = connections_[piece.population];
-    const Population &population = populations_[piece.population];
-    const bool counted = piece.first >= population.phase && piece.first - population.phase < network_.steps;
-    for (size_t at = 0; at < ways.size(); ++at) {
-        const Connection &way = ways[at];
-        if (!has_matrix(way)) continue;
-        uint8_t *bytes = room.planes[at].reserve(plane_bytes(way.matrix, piece.samples));
-        room.views[at] = {bytes, way.matrix.line_bytes * piece.samples};
-        const Signal &source = signals_[way.source];
-        const int then = piece.first - way.delay;
-        const uint64_t *masks = then < 0 || then >= source.steps ? nullptr : source.mask(piece.sample, then);
-        const size_t apart = static_cast<size_t>(source.steps) * source.pixels() * source.words;
-        const int64_t events =
-            kernels_->spread(network_, way, masks, apart, piece.samples, bytes, room.views[at].row_bytes);
-        if (counted) piece.operations[at] += events * signals_[population.signal].channels;
-    }
 }
 
 }  // namespace snn

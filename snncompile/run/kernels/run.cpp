@@ -16,12 +16,20 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
             signal.masks = reinterpret_cast<uint64_t *>(masks_[population.signal].reserve(
                 static_cast<size_t>(batch) * signal.steps * signal.pixels() * signal.words * 8));
     }
+    std::vector<bool> listed(events_.size());  // features list their events where they add them
+    for (size_t index = 0; index < populations_.size(); ++index) {
+        populations_[index].connections = connections_[index].data();
+        populations_[index].count = static_cast<int>(connections_[index].size());
+        populations_[index].features = stepwise && has_features(static_cast<int>(index));
+        for (const Connection &way : connections_[index])
+            if (way.events >= 0 && !populations_[index].features) listed[way.events] = true;
+    }
     lists_.resize(events_.size());
     list_memory_.resize(events_.size());
     starts_.resize(events_.size());
     for (size_t index = 0; index < events_.size(); ++index) {
         Events &events = events_[index];
-        events.held = signals_[events.source].steps;
+        events.held = listed[index] ? signals_[events.source].steps : 0;
         const size_t every = static_cast<size_t>(batch) * events.held;
         const size_t starts = static_cast<size_t>(events.height) * events.width + 1;
         lists_[index].resize(every);
@@ -29,10 +37,6 @@ void Engine::prepare(int batch, int steps, int machine_steps, bool stepwise) {
         auto *memory = reinterpret_cast<uint32_t *>(starts_[index].reserve(every * starts * 4));
         for (size_t at = 0; at < every; ++at) lists_[index][at].starts = memory + at * starts;
         events.steps = lists_[index].data();
-    }
-    for (size_t index = 0; index < populations_.size(); ++index) {
-        populations_[index].connections = connections_[index].data();
-        populations_[index].count = static_cast<int>(connections_[index].size());
     }
 }
 
@@ -42,14 +46,7 @@ void Engine::take_in(const Given &input, int first, int count, int steps, Worker
     const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = input.constant ? 1 : steps;
     const size_t every = static_cast<size_t>(count) * held;
     if (input.spikes) {
-        int64_t spikes = 0;
-        workers.each(count, [&](int sample, int) {
-            int64_t here = 0;
-            for (size_t at = sample * held; at < (sample + 1) * held; ++at)
-                here += kernels_->take(signal, input.spikes + (first * held + at) * size, signal.masks + at * pixels * signal.words);
-            __atomic_fetch_add(&spikes, here, __ATOMIC_RELAXED);
-        });
-        seen(input.signal, spikes, static_cast<int64_t>(every * size));
+        workers.each(count, [&](int sample, int) { take_spikes(input, first, sample, 1); });
         return;
     }
     auto *values = const_cast<int32_t *>(signal.values);
@@ -59,6 +56,16 @@ void Engine::take_in(const Given &input, int first, int count, int steps, Worker
         for (int channel = 0; channel < signal.channels; ++channel)
             for (size_t pixel = 0; pixel < pixels; ++pixel) to[pixel * signal.channels + channel] = *from++;
     }
+}
+
+// The spikes of samples [sample, sample + samples) of the batch that begins with ``first``.
+void Engine::take_spikes(const Given &input, int first, int sample, int samples) {
+    const Signal &signal = signals_[input.signal];
+    const size_t pixels = signal.pixels(), size = pixels * signal.channels, held = signal.steps;
+    int64_t spikes = 0;
+    for (size_t at = sample * held; at < (sample + samples) * held; ++at)
+        spikes += kernels_->take(signal, input.spikes + (first * held + at) * size, signal.masks + at * pixels * signal.words);
+    seen(input.signal, spikes, static_cast<int64_t>(samples * held * size));
 }
 
 void Engine::forget_lists(int first, int count) {
@@ -164,7 +171,13 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
         spans = own > spans ? own : spans;
         most = connections_[index].size() > most ? connections_[index].size() : most;
     }
-    Workers workers(threads, pause);
+    // threads are kept from run to run: what starts anew may start on the core that is busy
+    if (!workers_ || workers_->count() != threads || !workers_->is_here()) {
+        workers_.reset();
+        workers_.reset(new Workers(threads));
+    }
+    Workers &workers = *workers_;
+    workers.ask(pause);
     if (rooms_.size() < static_cast<size_t>(threads)) rooms_.resize(threads);
     for (Worker &room : rooms_) {
         room.spans.resize(spans + 1);
@@ -175,7 +188,8 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
     }
     for (int first = 0; first < samples; first += batch) {
         const int count = batch < samples - first ? batch : samples - first;
-        for (const Given &input : given) take_in(input, first, count, steps, workers);
+        for (const Given &input : given)
+            if (!input.spikes || !stepwise) take_in(input, first, count, steps, workers);
         for (Population &population : populations_) population.potentials = nullptr;
         for (const Kept &one : kept)
             if (one.potentials) {
@@ -185,7 +199,7 @@ void Engine::run(const std::vector<Given> &given, const std::vector<Kept> &kept,
                                          signals_[population.signal].channels;
             }
         if (stepwise)
-            by_steps(count, machine_steps, workers);
+            by_steps(given, first, count, machine_steps, workers);
         else
             by_layers(count, workers);
         for (const Kept &one : kept) leave(one, first, count, workers);

@@ -6,6 +6,8 @@
 // may throw as well: so a long round can be interrupted.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -20,7 +22,7 @@ namespace snn {
 
 class Workers {
   public:
-    explicit Workers(int count, std::function<void()> pause = {}) : count_(count), pause_(std::move(pause)) {
+    explicit Workers(int count, std::function<void()> pause = {}) : count_(count), pause_(std::move(pause)), owner_(getpid()) {
         try {
             for (int worker = 1; worker < count; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
         } catch (...) {  // no more threads: those that run must end before the vector does
@@ -33,6 +35,17 @@ class Workers {
     Workers &operator=(const Workers &) = delete;
 
     int count() const { return count_; }
+
+    // Workers of a process that this one was forked off cannot be ended: their threads stayed behind.
+    struct End {
+        void operator()(Workers *workers) const {
+            if (workers->is_here()) delete workers;
+        }
+    };
+    bool is_here() const { return owner_ == getpid(); }
+
+    // What the rounds from now on ask now and then.
+    void ask(std::function<void()> pause) { pause_ = std::move(pause); }
 
     void each(int items, const std::function<void(int, int)> &work) {
         next_ = 0;
@@ -115,7 +128,8 @@ class Workers {
     }
 
     const int count_;
-    const std::function<void()> pause_;
+    std::function<void()> pause_;
+    const pid_t owner_;
     std::chrono::steady_clock::time_point due_ = std::chrono::steady_clock::now();
     std::vector<std::thread> threads_;
     std::mutex mutex_;
