@@ -47,10 +47,10 @@ void add_bytes(const Span *spans, int count, const uint32_t *events, const uint3
             const uint32_t now = left < room ? left : room;
             for (const uint32_t *stop = event + now; event < stop; ++event) {
                 const auto *weights = reinterpret_cast<const uint8_t *>(span->weights + *event * row);
-                for (size_t line = 0; line < row; line += 64)  // the list has room behind its end
+                for (size_t line = 0; row >= 256 && line < row; line += 64)  // the list has room behind its end
                     __builtin_prefetch(reinterpret_cast<const void *>(span->weights + event[ahead] * row + line));
                 for (int block = 0; block < BLOCKS; ++block) {
-                    const Shorts words = load<Shorts>(weights + block * SNN_BLOCK);
+                    const Shorts words = in_register(load<Shorts>(weights + block * SNN_BLOCK));
                     whole[block] += words;
                     high[block] += words >> 8;
                 }
@@ -134,11 +134,12 @@ int64_t add_one_to_one(const uint64_t *mask, const int32_t *values, const Number
         }
         return units;
     }
-    for (int lane = 0; lane < TILE; lane += 64) {
-        const uint64_t word = mask[lane / 64];
-        units += __builtin_popcountll(word);
-        for (int bit = 0; bit < least(TILE, 64); ++bit)
-            x[lane + bit] += (-static_cast<Number>(word >> bit & 1) & factors[lane + bit]) * (Number(1) << shift);
+    using Lanes = typename Vector<Number>::type;
+    constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
+    for (int lane = 0; lane < TILE; lane += lanes) {
+        if (lane % 64 == 0) units += __builtin_popcountll(mask[lane / 64]);
+        const Lanes more = picked<Number>(mask[lane / 64] >> lane % 64, factors + lane);
+        store(x + lane, load<Lanes>(x + lane) + (more << shift));
     }
     return units;
 }

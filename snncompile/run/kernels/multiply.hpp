@@ -20,14 +20,6 @@ inline Numbers<Number> wide_sums(const int32_t *sums) {
     return __builtin_convertvector(load<typename Vector<Number>::narrow>(sums), Numbers<Number>);
 }
 
-// The lowest bits of a word, one for each lane, as all ones or zeros.
-template <class Number>
-inline Numbers<Number> ones_of(uint64_t bits) {
-    Numbers<Number> lanes;
-    for (int lane = 0; lane < SNN_BLOCK / static_cast<int>(sizeof(Number)); ++lane) lanes[lane] = lane;
-    return -(((Numbers<Number>{} + static_cast<Number>(bits)) >> lanes) & 1);
-}
-
 // Whether what a connection brings is added to the sums of the one before it: of the same shape, and divided by as much.
 inline bool joins(const snn::Population &population, int index) {
     if (!index || population.wide) return false;
@@ -78,6 +70,16 @@ inline int terms_of(const snn::Network &network, const snn::Population &populati
     return static_cast<int>(into - begin);
 }
 
+// The sums of the first matrix come first: where they lie is then known before any step.
+inline void sums_first(Term *terms, int count) {
+    int at = 0;
+    while (at < count && !terms[at].sums) ++at;
+    if (!at || at == count) return;
+    const Term found = terms[at];
+    terms[at] = terms[0];
+    terms[0] = found;
+}
+
 // What arrives at the lanes from ``lane`` on.
 template <class Number>
 inline Numbers<Number> arrived(const Term *terms, int count, int sample, int first, int step, int lane) {
@@ -87,8 +89,7 @@ inline Numbers<Number> arrived(const Term *terms, int count, int sample, int fir
         if (term->sums)
             more = wide_sums<Number>(term->sums + sample * term->sample + (step - first) * term->step + lane);
         else
-            more = ones_of<Number>(term->word(sample, step) >> lane) &
-                   load<Numbers<Number>>(static_cast<const Number *>(term->factors) + lane);
+            more = picked<Number>(term->word(sample, step) >> lane, static_cast<const Number *>(term->factors) + lane);
         x += term->shift ? more << term->shift : more;
     }
     return x;
@@ -115,15 +116,16 @@ inline void keep(const snn::Network &network, const snn::Population &population,
     for (int lane = 0; lane < lanes && channel + lane < target.channels; ++lane) out[lane * pixels] = v[lane];
 }
 
-// A tile of one pixel, vector after vector: parameters, and the state through all steps, stay in registers. PLAIN: one sum
-// arrives, there is no synaptic current, no register overflows and nothing is kept, as in most layers of most networks.
-template <int TILE, class Number, bool PLAIN>
+// A tile of one pixel, vector after vector: parameters, and the state through all steps, stay in registers. Where
+// something is known of the rules there are sums, and nothing is kept.
+template <int TILE, class Number, snn::Known KNOWN>
 inline void step_lanes(const snn::Network &network, const snn::Population &population, const snn::Piece &piece,
                        const Stretch<Number> &part, const Term *terms, int count, uint64_t *spikes) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
     const snn::Signal &target = network.signals[population.signal];
-    const snn::Rules rules = PLAIN ? snn::plain(population.rules) : population.rules;
-    const bool readout = !PLAIN && population.readout, holds = rules.current != snn::Decay::forget;
+    const snn::Rules rules = snn::given_that<KNOWN>(population.rules);
+    constexpr bool any = KNOWN == snn::Known::nothing;
+    const bool readout = any && population.readout, holds = rules.current != snn::Decay::forget;
     const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
     const Own<Number> own_here = own_of<Number>(population, pixel, first);
     const Number *initial = own<Number>(population.initial, pixel, first);
@@ -143,14 +145,15 @@ inline void step_lanes(const snn::Network &network, const snn::Population &popul
                     potential = load<Numbers<Number>>(initial + lane);
                 }
                 Numbers<Number> x;
-                if (PLAIN) {
+                if (any) {
+                    x = arrived<Number>(terms, count, sample, piece.first, step, lane);
+                } else {
                     x = wide_sums<Number>(sums) << terms->shift;
                     sums += terms->step;
-                } else {
-                    x = arrived<Number>(terms, count, sample, piece.first, step, lane);
+                    if (count > 1) x += arrived<Number>(terms + 1, count - 1, sample, piece.first, step, lane);
                 }
                 const Numbers<Number> v = stepped<Number>(rules, readout, own_here, lane, x, current, potential, *line);
-                if (!PLAIN && population.potentials)
+                if (any && population.potentials)
                     keep<Number>(network, population, piece.sample + sample, step, first + lane, pixel, v);
             }
             if (holds) store(u, current);
@@ -166,12 +169,18 @@ inline void step_pixel(const snn::Network &network, const snn::Population &popul
     const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
     Term terms[snn::most_terms];
     const int count = terms_of<TILE, Number>(network, population, piece, pixel, part.column, terms);
+    sums_first(terms, count);
     uint64_t spikes[most_lines];
     for (int line = 0; line < (part.end - part.one) * (part.last - part.begin); ++line) spikes[line] = 0;
-    if (count == 1 && terms->sums && !population.readout && !population.potentials && snn::is_plain(population.rules))
-        step_lanes<TILE, Number, true>(network, population, piece, part, terms, count, spikes);
-    else
-        step_lanes<TILE, Number, false>(network, population, piece, part, terms, count, spikes);
+    switch (terms->sums && !population.potentials ? snn::known(population.rules, population.readout) : snn::Known::nothing) {
+        case snn::Known::usual:
+            step_lanes<TILE, Number, snn::Known::usual>(network, population, piece, part, terms, count, spikes);
+            break;
+        case snn::Known::plain:
+            step_lanes<TILE, Number, snn::Known::plain>(network, population, piece, part, terms, count, spikes);
+            break;
+        default: step_lanes<TILE, Number, snn::Known::nothing>(network, population, piece, part, terms, count, spikes);
+    }
     const uint64_t *line = spikes;
     for (int sample = part.one; sample < part.end; ++sample)
         for (int step = part.begin; step < part.last; ++step, ++line) {

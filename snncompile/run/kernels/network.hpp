@@ -113,15 +113,24 @@ struct Rules {
     bool soft = false;
 };
 
-// No synaptic current, and no register that could overflow: what the rules of most populations come to.
-inline bool is_plain(const Rules &rules) {
-    return rules.current == Decay::forget && !rules.current_checked && !rules.potential_checked;
+// What a loop over neurons may take for granted. plain: no synaptic current, no register that could overflow, no read-out;
+// usual: and a potential that loses a power of two of itself, toward zero, and is reset to a value. So are most populations.
+enum class Known : int { nothing = 0, plain = 1, usual = 2 };
+
+inline Known known(const Rules &rules, bool readout) {
+    if (readout || rules.current != Decay::forget || rules.current_checked || rules.potential_checked) return Known::nothing;
+    return rules.potential == Decay::shift && !rules.floor && !rules.soft ? Known::usual : Known::plain;
 }
 
 // The same, said so that a compiler sees it.
-inline Rules plain(Rules rules) {
+template <Known KNOWN>
+inline Rules given_that(Rules rules) {
+    if (KNOWN == Known::nothing) return rules;
     rules.current = Decay::forget;
     rules.current_checked = rules.potential_checked = false;
+    if (KNOWN == Known::plain) return rules;
+    rules.potential = Decay::shift;
+    rules.floor = rules.soft = false;
     return rules;
 }
 
