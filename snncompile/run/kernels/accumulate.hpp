@@ -106,40 +106,74 @@ void add_numbers(const Span *spans, int count, const uint32_t *events, const uin
         }
 }
 
-// Graded values: a row times the value; zeros cost a look. ``values`` are those of the whole grid [pixel][channel]. Returns
-// the sum of their magnitudes.
+// Graded values: a row times the value; zeros cost a look. ``values`` are those of the whole grid [pixel][channel], ``apart``
+// from one pixel to the next, ``channels`` of them read. Returns the sum of their magnitudes.
 template <int TILE, class Number>
-int64_t add_graded(const Span *spans, int count, const int32_t *values, int channels, int shift, Number *x) {
+int64_t add_graded(const Span *spans, int count, const int32_t *values, int apart, int channels, int shift, Number *x) {
     int64_t units = 0;
     for (const Span *span = spans; span < spans + count; ++span)
-        for (size_t at = static_cast<size_t>(span->begin) * channels; at < static_cast<size_t>(span->end) * channels; ++at) {
-            if (!values[at]) continue;
-            units += values[at] < 0 ? -static_cast<int64_t>(values[at]) : values[at];
-            const Number value = static_cast<Number>(values[at]) * (Number(1) << shift);
-            const Number *weights = reinterpret_cast<const Number *>(span->weights + at * (TILE * sizeof(Number)));
-            for (int lane = 0; lane < TILE; ++lane) x[lane] += value * weights[lane];
-        }
+        for (size_t pixel = span->begin; pixel < span->end; ++pixel)
+            for (int channel = 0; channel < channels; ++channel) {
+                const int32_t given = values[pixel * apart + channel];
+                if (!given) continue;
+                units += given < 0 ? -static_cast<int64_t>(given) : given;
+                const Number value = static_cast<Number>(given) * (Number(1) << shift);
+                const Number *weights =
+                    reinterpret_cast<const Number *>(span->weights + (pixel * channels + channel) * (TILE * sizeof(Number)));
+                for (int lane = 0; lane < TILE; ++lane) x[lane] += value * weights[lane];
+            }
     return units;
 }
 
-// One synapse a neuron: the factors of the neurons whose partner fired, or that times its value. Returns the events.
-template <int TILE, class Number>
-int64_t add_one_to_one(const uint64_t *mask, const int32_t *values, const Number *factors, int shift, int channels,
-                       Number *x) {
+// One synapse a neuron, and the value of its partner. Returns the sum of their magnitudes.
+template <class Number>
+int64_t add_values(const int32_t *values, const Number *factors, int shift, int channels, Number *x) {
     int64_t units = 0;
-    if (values) {
-        for (int lane = 0; lane < channels; ++lane) {
-            units += values[lane] < 0 ? -static_cast<int64_t>(values[lane]) : values[lane];
-            x[lane] += static_cast<Number>(values[lane]) * factors[lane] * (Number(1) << shift);
-        }
-        return units;
+    for (int lane = 0; lane < channels; ++lane) {
+        units += values[lane] < 0 ? -static_cast<int64_t>(values[lane]) : values[lane];
+        x[lane] += static_cast<Number>(values[lane]) * factors[lane] * (Number(1) << shift);
     }
+    return units;
+}
+
+// One synapse a neuron: the factors of the neurons whose partner fired. Returns the events.
+template <int TILE, class Number>
+int64_t add_one_to_one(const uint64_t *mask, const Number *factors, int shift, Number *x) {
+    int64_t units = 0;
     using Lanes = typename Vector<Number>::type;
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
-    for (int lane = 0; lane < TILE; lane += lanes) {
-        if (lane % 64 == 0) units += __builtin_popcountll(mask[lane / 64]);
-        const Lanes more = picked<Number>(mask[lane / 64] >> lane % 64, factors + lane);
-        store(x + lane, load<Lanes>(x + lane) + (more << shift));
+    for (int at = 0; at < TILE; at += 64) {
+        const uint64_t word = mask[at / 64];
+        units += __builtin_popcountll(word);
+        for (int lane = 0; lane < least(TILE, 64); lane += lanes)
+            store(x + at + lane, load<Lanes>(x + at + lane) + (picked<Number>(word >> lane, factors + at + lane) << shift));
+    }
+    return units;
+}
+
+// A factor a neuron for each place of its window, all from its own channel: a span is a place, ``begin`` the pixel there, and
+// ``weights`` its factors. ``masks``: the tile's, ``words`` from one pixel to the next. Returns the events.
+template <int TILE, class Number>
+int64_t add_depthwise(const Span *spans, int count, const uint64_t *masks, int words, int channels, int shift, Number *x) {
+    using Lanes = typename Vector<Number>::type;
+    constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number)), part = TILE < 64 ? TILE : 64;
+    constexpr int together = part / lanes < 8 ? part / lanes : 8;  // vectors of sums that stay in registers
+    int64_t units = 0;
+    for (int at = 0; at < TILE && at < channels; at += 64) {
+        for (int begin = 0; begin < part; begin += together * lanes) {
+            Lanes sums[together] = {};
+            for (const Span *span = spans; span < spans + count; ++span) {
+                const uint64_t word = masks[static_cast<size_t>(span->begin) * words + at / 64];
+                if (!begin) units += __builtin_popcountll(word);
+                const auto *factors = reinterpret_cast<const Number *>(span->weights) + at + begin;
+                for (int one = 0; one < together; ++one)
+                    sums[one] += picked<Number>(word >> (begin + one * lanes), factors + one * lanes);
+            }
+            for (int one = 0; one < together; ++one) {
+                Number *to = x + at + begin + one * lanes;
+                store(to, load<Lanes>(to) + (sums[one] << shift));
+            }
+        }
     }
     return units;
 }

@@ -120,28 +120,40 @@ inline void list_events(const snn::Network &network, const snn::Events &events, 
     snn::EventStep &into = events.at(sample, step);
     uint32_t *out = into.events;
     uint32_t base = 0, *start = into.starts;
+    // the window's words, the bits of its ends alone, and what its first channel is counted from
+    const int first = events.first / 64, last = (events.first + events.channels - 1) / 64;
+    const uint64_t from = ~uint64_t{0} << (events.first % 64);
+    const uint64_t until = ~uint64_t{0} >> (63 - (events.first + events.channels - 1) % 64);
+    const auto within = [&](uint64_t bits, int word) {
+        if (word == first) bits &= from;
+        return word == last ? bits & until : bits;
+    };
+    const auto channel = [&](int word) { return 64u * static_cast<uint32_t>(word) - static_cast<uint32_t>(events.first); };
     for (int y = 0; y < events.height; ++y) {
         const int top = most(0, y * pool.stride_y - pool.padding_y);
         const int bottom = least(source.height, y * pool.stride_y - pool.padding_y + pool.kernel_y);
-        for (int x = 0; x < events.width; ++x, base += static_cast<uint32_t>(source.channels)) {
+        for (int x = 0; x < events.width; ++x, base += static_cast<uint32_t>(events.channels)) {
             const int left = most(0, x * pool.stride_x - pool.padding_x);
             const int right = least(source.width, x * pool.stride_x - pool.padding_x + pool.kernel_x);
             *start++ = static_cast<uint32_t>(out - into.events);
             if (pool.maximum) {
-                for (int word = 0; word < source.words; ++word) {
+                for (int word = first; word <= last; ++word) {
                     uint64_t any = 0;
                     for (int row = top; row < bottom; ++row)
                         for (int column = left; column < right; ++column)
                             any |= masks[(static_cast<size_t>(row) * source.width + column) * source.words + word];
-                    if (any) out = append(any, base + 64u * static_cast<uint32_t>(word), out);
+                    any = within(any, word);
+                    if (any) out = append(any, base + channel(word), out);
                 }
                 continue;
             }
             for (int row = top; row < bottom; ++row) {
                 const uint64_t *mask = masks + (static_cast<size_t>(row) * source.width + left) * source.words;
-                for (int column = left; column < right; ++column)
-                    for (int word = 0; word < source.words; ++word, ++mask)
-                        if (*mask) out = append(*mask, base + 64u * static_cast<uint32_t>(word), out);
+                for (int column = left; column < right; ++column, mask += source.words)
+                    for (int word = first; word <= last; ++word) {
+                        const uint64_t bits = within(mask[word], word);
+                        if (bits) out = append(bits, base + channel(word), out);
+                    }
             }
         }
     }

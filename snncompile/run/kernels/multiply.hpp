@@ -20,9 +20,10 @@ inline Numbers<Number> wide_sums(const int32_t *sums) {
     return __builtin_convertvector(load<typename Vector<Number>::narrow>(sums), Numbers<Number>);
 }
 
-// Whether what a connection brings is added to the sums of the one before it: of the same shape, and divided by as much.
-inline bool joins(const snn::Population &population, int index) {
-    if (!index || population.wide) return false;
+// Whether what a connection brings to the channels from ``first`` on is added to the sums of the one before it: of the same
+// shape, and divided by as much.
+inline bool joins(const snn::Population &population, int index, int first, int tile) {
+    if (!index || population.wide || !population.connections[index - 1].feeds(first, tile)) return false;
     const snn::Connection &one = population.connections[index - 1], &other = population.connections[index];
     return one.form != snn::Form::one_to_one && other.form != snn::Form::one_to_one && one.shift == other.shift &&
            one.matrix.rows == other.matrix.rows;
@@ -52,7 +53,7 @@ inline int terms_of(const snn::Network &network, const snn::Population &populati
     const int steps = piece.last - piece.first, first = piece.tile * TILE;
     for (int index = 0; index < population.count; ++index) {
         const snn::Connection &way = population.connections[index];
-        if (joins(population, index)) continue;
+        if (joins(population, index, first, TILE) || !way.feeds(first, TILE)) continue;
         if (way.form != snn::Form::one_to_one) {
             const size_t rows = static_cast<size_t>(way.matrix.rows);
             *into++ = {sums + column * TILE, nullptr, nullptr, steps * rows * TILE, rows * TILE, way.shift, 0, 0, index};
@@ -167,7 +168,7 @@ inline void step_pixel(const snn::Network &network, const snn::Population &popul
                        const Stretch<Number> &part) {
     const snn::Signal &target = network.signals[population.signal];
     const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
-    Term terms[snn::most_terms];
+    Term terms[snn::most_terms] = {};
     const int count = terms_of<TILE, Number>(network, population, piece, pixel, part.column, terms);
     sums_first(terms, count);
     uint64_t spikes[most_lines];
@@ -204,11 +205,11 @@ void multiply_tile(const snn::Network &network, snn::Piece &piece) {
         int32_t *room = piece.sums, *sums = room;
         for (int index = 0; index < population.count; ++index) {
             const snn::Connection &way = population.connections[index];
-            if (way.form == snn::Form::one_to_one) continue;
+            if (way.form == snn::Form::one_to_one || !way.feeds(piece.tile * TILE, TILE)) continue;
             const int rows = piece.samples * steps * way.matrix.rows;
-            const bool more = joins(population, index);
+            const bool more = joins(population, index, piece.tile * TILE, TILE);
             if (!more) sums = room, room += snn::sums_of(rows, TILE);
-            products_of(way, piece.planes[index], y, piece.tile * TILE, rows, sums, TILE, more);
+            products_of(way, piece.planes[index], y, piece.tile * TILE - way.first_tile * population.tile, rows, sums, TILE, more);
         }
         for (int column = 0; column < target.width; ++column)
             for (int one = 0; one < piece.samples; one += many) {
