@@ -63,6 +63,10 @@ class Drawn:
         padding = {1: 0, 3: 1, 5: 0}[kernel]
         return _branch(source, "conv", weight=name, stride=stride, padding=padding, groups=groups, **more)
 
+    def identity(self, source: str) -> dict[str, Any]:
+        """A branch: each neuron from its partner alone."""
+        return _branch(source, "identity", factor=SHORTCUT)
+
     def dense(self, source: str, features: int, *, pool: bool = False) -> dict[str, Any]:
         """A branch: a fully connected layer; a source that is not there yet is the layer itself."""
         name = f"w{len(self.weights)}"
@@ -195,7 +199,7 @@ def resnet19(rate: float, steps: int, target: Target) -> Drawn:
             size, name = size // stride, f"b{stage}{block}"
             first = drawn.add(f"{name}a", (channels, size, size), drawn.conv(last, channels, stride=stride))
             same = stride == 1 and channels == before
-            skip = _branch(last, "identity", factor=SHORTCUT) if same else drawn.conv(last, channels, 1, stride)
+            skip = drawn.identity(last) if same else drawn.conv(last, channels, 1, stride)
             last = drawn.add(f"{name}b", (channels, size, size), drawn.conv(first, channels), skip)
             before = channels
     last = drawn.add("hidden", (256,), drawn.dense(last, 256, pool=True))

@@ -89,7 +89,8 @@ def _fed(name: str, values: Array) -> _Fed:
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
-    alike = values.shape[1] > 1 and bool((values[:, 1] == values[:, 0]).all())  # most frames part here already
+    # most frames part here already: those of the first sample, then of all
+    alike = values.shape[1] > 1 and all(bool((part[:, 1] == part[:, 0]).all()) for part in (values[:1], values))
     constant = alike and bool((values == values[:, :1]).all())
     return _Fed(spikes and not constant, constant, most)
 
