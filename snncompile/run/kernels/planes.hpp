@@ -95,6 +95,26 @@ inline int64_t spread_window(const snn::Signal &source, const snn::Connection &w
     return events;
 }
 
+// The places [left, right) of one row, those of the source's row ``y``. Returns the events times the targets along the row.
+template <bool POOLED, bool WHOLE>
+int64_t spread_row(const snn::Signal &source, const snn::Connection &way, const snn::Pool &pool, const uint64_t *masks, int y,
+                   int left, int right, uint8_t *to) {
+    const int channels = way.channels, words = source.words;  // bytes that are written may be anything, to a compiler
+    const int *over = way.matrix.over_x;
+    const uint64_t *mask = masks + static_cast<size_t>(y) * source.width * words;
+    int64_t events = 0;
+    for (int column = left; column < right; ++column, mask += words) {
+        uint8_t *place = to + static_cast<size_t>(column) * channels;
+        if (POOLED)
+            events += over[column] * spread_pixel<WHOLE>(source, way, pool, masks, y, column - way.padding_x, place);
+        else if (WHOLE)
+            events += over[column] * spread_words(mask, channels, place);
+        else
+            events += over[column] * spread_window(source, way, mask, place);
+    }
+    return events;
+}
+
 // The plane of one sample and step, see Kernels::spread.
 inline int64_t spread_line(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, uint8_t *plane,
                            size_t row_bytes) {
@@ -114,16 +134,9 @@ inline int64_t spread_line(const snn::Network &network, const snn::Connection &w
             continue;
         }
         clear(to, left * channels);
-        int64_t events = 0;
-        const uint64_t *mask = masks + static_cast<size_t>(y) * source.width * source.words;
-        for (int column = left; column < right; ++column, mask += source.words) {
-            uint8_t *place = to + column * channels;
-            const int x = column - way.padding_x;
-            events += matrix.over_x[column] * (pooled ? whole ? spread_pixel<true>(source, way, pool, masks, y, x, place)
-                                                              : spread_pixel<false>(source, way, pool, masks, y, x, place)
-                                               : whole ? spread_words(mask, source.channels, place)
-                                                       : spread_window(source, way, mask, place));
-        }
+        const auto places = pooled ? (whole ? spread_row<true, true> : spread_row<true, false>)
+                                   : (whole ? spread_row<false, true> : spread_row<false, false>);
+        const int64_t events = places(source, way, pool, masks, y, left, right, to);
         clear(to + right * channels, matrix.line_bytes - right * channels);
         total += events * matrix.over_y[row];
     }
