@@ -118,10 +118,11 @@ inline void keep(const snn::Network &network, const snn::Population &population,
 }
 
 // A tile of one pixel, vector after vector: parameters, and the state through all steps, stay in registers. Where
-// something is known of the rules there are sums, and nothing is kept.
+// something is known of the rules there are sums, and nothing is kept. ``beside``: the words of a second term of one synapse a
+// neuron, if that is all that arrives besides.
 template <int TILE, class Number, snn::Known KNOWN>
 inline void step_lanes(const snn::Network &network, const snn::Population &population, const snn::Piece &piece,
-                       const Stretch<Number> &part, const Term *terms, int count, uint64_t *spikes) {
+                       const Stretch<Number> &part, const Term *terms, int count, const uint64_t *beside, uint64_t *spikes) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
     const snn::Signal &target = network.signals[population.signal];
     const snn::Rules rules = snn::given_that<KNOWN>(population.rules);
@@ -134,6 +135,7 @@ inline void step_lanes(const snn::Network &network, const snn::Population &popul
     for (int step = part.begin; step < part.last; ++step) fresh[step - part.begin] = begins(network, population, step);
     for (int lane = 0; lane < least(TILE, target.channels - first); lane += lanes) {
         uint64_t *line = spikes;
+        const uint64_t *word = beside;
         for (int sample = part.one; sample < part.end; ++sample) {
             Number *const u = part.u + (sample - part.one) * part.state + lane;
             Number *const w = part.w + (sample - part.one) * part.state + lane;
@@ -151,7 +153,10 @@ inline void step_lanes(const snn::Network &network, const snn::Population &popul
                 } else {
                     x = wide_sums<Number>(sums) << terms->shift;
                     sums += terms->step;
-                    if (count > 1) x += arrived<Number>(terms + 1, count - 1, sample, piece.first, step, lane);
+                    if (beside)
+                        x += picked<Number>(*word++ >> lane, static_cast<const Number *>(terms[1].factors) + lane) << terms[1].shift;
+                    else if (count > 1)
+                        x += arrived<Number>(terms + 1, count - 1, sample, piece.first, step, lane);
                 }
                 const Numbers<Number> v = stepped<Number>(rules, readout, own_here, lane, x, current, potential, *line);
                 if (any && population.potentials)
@@ -171,16 +176,22 @@ inline void step_pixel(const snn::Network &network, const snn::Population &popul
     Term terms[snn::most_terms] = {};
     const int count = terms_of<TILE, Number>(network, population, piece, pixel, part.column, terms);
     sums_first(terms, count);
-    uint64_t spikes[most_lines];
-    for (int line = 0; line < (part.end - part.one) * (part.last - part.begin); ++line) spikes[line] = 0;
+    uint64_t spikes[most_lines], words[most_lines];
+    const uint64_t *const beside = count == 2 && terms[1].words ? words : nullptr;
+    int lines = 0;
+    for (int sample = part.one; sample < part.end; ++sample)
+        for (int step = part.begin; step < part.last; ++step, ++lines) {
+            spikes[lines] = 0;
+            if (beside) words[lines] = terms[1].word(sample, step);
+        }
     switch (terms->sums && !population.potentials ? snn::known(population.rules, population.readout) : snn::Known::nothing) {
         case snn::Known::usual:
-            step_lanes<TILE, Number, snn::Known::usual>(network, population, piece, part, terms, count, spikes);
+            step_lanes<TILE, Number, snn::Known::usual>(network, population, piece, part, terms, count, beside, spikes);
             break;
         case snn::Known::plain:
-            step_lanes<TILE, Number, snn::Known::plain>(network, population, piece, part, terms, count, spikes);
+            step_lanes<TILE, Number, snn::Known::plain>(network, population, piece, part, terms, count, beside, spikes);
             break;
-        default: step_lanes<TILE, Number, snn::Known::nothing>(network, population, piece, part, terms, count, spikes);
+        default: step_lanes<TILE, Number, snn::Known::nothing>(network, population, piece, part, terms, count, beside, spikes);
     }
     const uint64_t *line = spikes;
     for (int sample = part.one; sample < part.end; ++sample)
