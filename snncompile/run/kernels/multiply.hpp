@@ -178,12 +178,12 @@ inline void step_pixel(const snn::Network &network, const snn::Population &popul
     sums_first(terms, count);
     uint64_t spikes[most_lines], words[most_lines];
     const uint64_t *const beside = count == 2 && terms[1].words ? words : nullptr;
-    int lines = 0;
-    for (int sample = part.one; sample < part.end; ++sample)
-        for (int step = part.begin; step < part.last; ++step, ++lines) {
-            spikes[lines] = 0;
-            if (beside) words[lines] = terms[1].word(sample, step);
-        }
+    for (int line = 0; line < (part.end - part.one) * (part.last - part.begin); ++line) spikes[line] = 0;
+    if (beside) {
+        uint64_t *word = words;
+        for (int sample = part.one; sample < part.end; ++sample)
+            for (int step = part.begin; step < part.last; ++step) *word++ = terms[1].word(sample, step);
+    }
     switch (terms->sums && !population.potentials ? snn::known(population.rules, population.readout) : snn::Known::nothing) {
         case snn::Known::usual:
             step_lanes<TILE, Number, snn::Known::usual>(network, population, piece, part, terms, count, beside, spikes);
