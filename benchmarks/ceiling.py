@@ -1,11 +1,12 @@
 """The share of this processor's accumulates that the large layers reach.
 
-    python benchmarks/ceiling.py [--networks vggsnn,resnet19] [--rate 0.1] [--compiler g++]
+    python benchmarks/ceiling.py [--networks vggsnn,resnet19] [--rate 0.1] [--compiler g++] [--groups]
 
 The ceiling: ``ceiling.cpp``, compiled here, which walks through rows of weights in the first and second cache, adds
 them to sums in registers and does nothing else. The layers: each alone, on spikes of the layer before it, one thread,
 everything included: lists of events, borders, neurons, counts; the engine held to events, and as it chooses between
-these and products of all weights. Needs a C++ compiler.
+these and products of all weights. Needs a C++ compiler. ``--groups``: instead, convolutions of groups, against one
+without, and against neurons that each have one synapse.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from simulation import engine, timed
@@ -29,16 +31,22 @@ SETS = {
     "avx2": "-mavx2",
 }
 CACHES = {"first cache": 1 << 14, "second cache": 1 << 19}
-SAMPLES, ROUNDS = 4, 9
+SAMPLES, STEPS, ROUNDS = 4, 4, 9
 
 
 def main() -> None:
-    """Measure the ceiling, then layer after layer."""
+    """Measure the ceiling, then layer after layer; or groups."""
     own = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     own.add_argument("--networks", default="vggsnn,resnet19")
     own.add_argument("--rate", type=float, default=0.1)
     own.add_argument("--compiler", default="g++")
+    own.add_argument("--groups", action="store_true")
     given = own.parse_args()
+    _groups(given.rate) if given.groups else _layers(given)
+
+
+def _layers(given: argparse.Namespace) -> None:
+    """The ceiling, and the layers of networks below it."""
     kernels = "avx512" if "avx512" in KERNELS else "avx2"
     if kernels not in KERNELS:
         raise SystemExit("the ceiling is written for AVX-512 and AVX2")
@@ -50,17 +58,30 @@ def main() -> None:
         draw, steps, _ = NETWORKS[name]
         drawn = draw(given.rate, steps, Target.load("onnx"))
         rows = [_row(drawn, layer, first, second) for layer in drawn.layers]
-        heads = [
-            "layer",
-            "operations",
-            "events, ms",
-            "G/s",
-            "of the first cache's",
-            "of the second's",
-            "chosen, ms",
-            "G/s",
-        ]
-        print(table([f"{name} {heads[0]}", *heads[1:]], rows, right=set(range(1, 8))) + "\n", flush=True)
+        each = ["ms", "G/s", "of the first cache's", "of the second's"]
+        heads = [f"{name} layer", "operations", *(f"{how}, {what}" for how in ("events", "chosen") for what in each)]
+        print(table(heads, rows, right=set(range(1, 10))) + "\n", flush=True)
+
+
+def _groups(rate: float) -> None:
+    """3 x 3 convolutions of as many channels as they read, in more and more groups."""
+    for channels, size in ((128, 32), (256, 16), (512, 8)):
+        random = np.random.default_rng(0)
+        shown = random.random((1, STEPS, channels, size, size)) < rate
+        drawn = Drawn(STEPS, rate, random, Target.load("onnx"), shown, spikes=True)
+        for groups in (1, 2, 4, 8, channels):
+            drawn.add(str(groups), (channels, size, size), drawn.conv("input", channels, groups=groups))
+        drawn.add("one synapse a neuron", (channels, size, size), drawn.identity("input"))
+        timings = [(str(layer["name"]), *_measured(drawn, layer)) for layer in drawn.layers]
+        whole = [seconds for _, seconds in timings[0][1:]]
+        rows = []
+        for name, *measured in timings:
+            shares = [f"{seconds / all_of_it:.2f}" for (_, seconds), all_of_it in zip(measured, whole, strict=True)]
+            times = [f"{seconds / SAMPLES * 1e3:.3f}" for _, seconds in measured]
+            rows.append((name, f"{measured[0][0] // SAMPLES:,}", times[0], shares[0], times[1], shares[1]))
+        heads = [f"groups of {channels} channels, {size} x {size}", "operations"]
+        heads += ["events, ms", "of one group's", "chosen, ms", "of one group's"]
+        print(table(heads, rows, right=set(range(1, 6))) + "\n", flush=True)
 
 
 def _ceiling(compiler: str, kernels: str, size: int) -> dict[str, float]:
@@ -73,20 +94,25 @@ def _ceiling(compiler: str, kernels: str, size: int) -> dict[str, float]:
     return {name: float(value) for name, value in map(str.split, told.splitlines())}
 
 
-def _row(drawn: Drawn, layer: dict[str, object], first: float, second: float) -> tuple[str, ...]:
-    """One layer by itself: a few samples, all of the recorded one."""
-    stimulus = drawn.arriving(layer)
-    stimulus = {name: np.repeat(array, SAMPLES, axis=0) for name, array in stimulus.items()}
-    milliseconds, rates = [], []
-    for products in (0.0, None):
-        own = engine(drawn.alone(layer), drawn.target, stimulus, products)
-        operations = sum(own.run(stimulus, keep=()).meta["operations"].values())
-        cpu = statistics.median(timed(lambda: own.run(stimulus, keep=()))[0] for _ in range(ROUNDS))  # noqa: B023
-        milliseconds.append(f"{cpu / SAMPLES * 1e3:.3f}")
-        rates.append(operations / cpu / 1e9)
-    shares = (f"{rates[0] / first:.0%}", f"{rates[0] / second:.0%}")
-    count = f"{operations // SAMPLES:,}"
-    return (str(layer["name"]), count, milliseconds[0], f"{rates[0]:.1f}", *shares, milliseconds[1], f"{rates[1]:.1f}")
+def _row(drawn: Drawn, layer: dict[str, Any], first: float, second: float) -> tuple[str, ...]:
+    """One layer by itself, held to events and as it chooses."""
+    cells: list[str] = []
+    for operations, seconds in _measured(drawn, layer):
+        rate = operations / seconds / 1e9
+        cells += [f"{seconds / SAMPLES * 1e3:.3f}", f"{rate:.1f}", f"{rate / first:.0%}", f"{rate / second:.0%}"]
+    return (str(layer["name"]), f"{operations // SAMPLES:,}", *cells)
+
+
+def _measured(drawn: Drawn, layer: dict[str, Any]) -> list[tuple[int, float]]:
+    """Operations and CPU seconds of a few samples, all of the recorded one: held to events, and as it chooses."""
+    stimulus = {name: np.repeat(array, SAMPLES, axis=0) for name, array in drawn.arriving(layer).items()}
+    engines = [engine(drawn.alone(layer), drawn.target, stimulus, products) for products in (0.0, None)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for own, found in zip(engines, seconds, strict=True):
+            found.append(timed(lambda: own.run(stimulus, keep=()))[0])  # noqa: B023
+    operations = sum(engines[0].run(stimulus, keep=()).meta["operations"].values())
+    return [(operations, statistics.median(found)) for found in seconds]
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ class Recorder:
 
     def connect(self, population: int, given: dict[str, Any], weights: Array, reach: Array | None) -> None:
         pairs = (given[name] for name in ("kernel", "stride", "padding", "dilation"))
-        plain = (given[name] for name in ("form", "source", "events", "delay", "shift", "flush", "matrix"))
+        window = ("form", "source", "first", "channels", "lane", "lanes")
+        plain = (given[name] for name in (*window, "events", "delay", "shift", "flush", "matrix"))
         self._write(CONNECT, population, *plain, *pairs, weights.shape, weights)
         self._write(*((0,) if reach is None else (reach.size, reach)))
         self.connections[population].append(len(self.connections[population]))

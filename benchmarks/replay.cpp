@@ -63,7 +63,8 @@ void add_connection(Reader &in, snn::Engine &engine) {
     const int target = in.number();
     snn::Connection way;
     way.form = static_cast<snn::Form>(in.next());
-    way.source = in.number(), way.events = in.number(), way.delay = in.number();
+    way.source = in.number(), way.first = in.number(), way.channels = in.number();
+    way.lane = in.number(), way.lanes = in.number(), way.events = in.number(), way.delay = in.number();
     way.shift = in.number(), way.flush = in.number();
     const bool matrix = in.next();
     for (int *value : {&way.kernel_y, &way.kernel_x, &way.stride_y, &way.stride_x, &way.padding_y, &way.padding_x,
@@ -149,14 +150,14 @@ int replay(const std::vector<int64_t> &content, const std::string &kernels, int 
                 break;
             }
             case events: {
-                const int source = in.number();
+                const int source = in.number(), first = in.number(), channels = in.number();
                 snn::Pool pool;
                 for (int *value : {&pool.kernel_y, &pool.kernel_x, &pool.stride_y, &pool.stride_x, &pool.padding_y,
                                    &pool.padding_x, &pool.spread_y, &pool.spread_x})
                     *value = in.number();
                 pool.maximum = in.next();
                 const int height = in.number();
-                engine->events(source, pool, height, in.number());
+                engine->events(source, first, channels, pool, height, in.number());
                 break;
             }
             case population: add_population(in, *engine); break;

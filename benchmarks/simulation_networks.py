@@ -53,13 +53,19 @@ class Drawn:
         whole = self.shown[np.arange(samples) % len(self.shown)]
         return np.broadcast_to(whole, (samples, self.steps, *whole.shape[2:]))
 
-    def conv(self, source: str, channels: int, kernel: int = 3, stride: int = 1, **more: Any) -> dict[str, Any]:
+    def conv(
+        self, source: str, channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, **more: Any
+    ) -> dict[str, Any]:
         """A branch: a convolution that keeps the size (kernel 5: that does not pad)."""
         name = f"w{len(self.weights)}"
-        shape = (channels, self.shapes[source][0], kernel, kernel)
+        shape = (channels, self.shapes[source][0] // groups, kernel, kernel)
         self.weights[name] = self.random.integers(-127, 128, shape)
         padding = {1: 0, 3: 1, 5: 0}[kernel]
-        return _branch(source, "conv", weight=name, stride=stride, padding=padding, **more)
+        return _branch(source, "conv", weight=name, stride=stride, padding=padding, groups=groups, **more)
+
+    def identity(self, source: str) -> dict[str, Any]:
+        """A branch: each neuron from its partner alone."""
+        return _branch(source, "identity", factor=SHORTCUT)
 
     def dense(self, source: str, features: int, *, pool: bool = False) -> dict[str, Any]:
         """A branch: a fully connected layer; a source that is not there yet is the layer itself."""
@@ -135,7 +141,7 @@ class Drawn:
         if branch["kind"] == "dense":
             return [*ops, (f"{prefix}.dense", Dense(weight))]
         stride, padding = (branch["stride"],) * 2, (branch["padding"],) * 2
-        return [*ops, (f"{prefix}.conv", Conv(weight, None, stride, padding, (1, 1)))]
+        return [*ops, (f"{prefix}.conv", Conv(weight, None, stride, padding, (1, 1), branch["groups"]))]
 
     def graph(self) -> Graph:
         """The whole network."""
@@ -147,7 +153,8 @@ class Drawn:
 
 
 def _branch(source: str, kind: str, **more: Any) -> dict[str, Any]:
-    return {"source": source, "kind": kind, "pool": False, "weight": "", "factor": 0, "stride": 1, "padding": 0} | more
+    usual = {"pool": False, "weight": "", "factor": 0, "stride": 1, "padding": 0, "groups": 1}
+    return {"source": source, "kind": kind} | usual | more
 
 
 def _ended(nodes: dict[str, Op], edges: list[Edge], last: str) -> Graph:
@@ -192,7 +199,7 @@ def resnet19(rate: float, steps: int, target: Target) -> Drawn:
             size, name = size // stride, f"b{stage}{block}"
             first = drawn.add(f"{name}a", (channels, size, size), drawn.conv(last, channels, stride=stride))
             same = stride == 1 and channels == before
-            skip = _branch(last, "identity", factor=SHORTCUT) if same else drawn.conv(last, channels, 1, stride)
+            skip = drawn.identity(last) if same else drawn.conv(last, channels, 1, stride)
             last = drawn.add(f"{name}b", (channels, size, size), drawn.conv(first, channels), skip)
             before = channels
     last = drawn.add("hidden", (256,), drawn.dense(last, 256, pool=True))

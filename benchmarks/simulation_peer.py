@@ -133,7 +133,9 @@ class Network:
                 x = x.flatten(1) @ self.weights[branch["weight"]].T
             case "conv":
                 weight = self.weights[branch["weight"]]
-                x = functional.conv2d(x, weight, stride=branch["stride"], padding=branch["padding"])
+                x = functional.conv2d(
+                    x, weight, stride=branch["stride"], padding=branch["padding"], groups=branch["groups"]
+                )
         return x.view(steps, samples, *x.shape[1:])
 
 

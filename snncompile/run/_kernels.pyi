@@ -18,6 +18,8 @@ class Engine:
     def events(
         self,
         source: int,
+        first: int,
+        channels: int,
         kernel: tuple[int, int],
         stride: tuple[int, int],
         padding: tuple[int, int],

@@ -20,6 +20,7 @@ from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Neuron, Pool, Readout
 from snncompile.ir.shapes import shapes
 from snncompile.run import _kernels
+from snncompile.run.groups import Part, fitting, parts
 from snncompile.run.integer import IntegerGraph
 from snncompile.run.ranges import largest, rules
 from snncompile.run.steps import check_stimulus, latency, phase_of
@@ -27,7 +28,7 @@ from snncompile.run.trace import Packed, Trace
 from snncompile.run.ways import Grid, Pair, Uncarried, Way, before_weights, logical_delay, order, pair, per_pixel, ways
 
 Array = NDArray[Any]
-BYTES, SHORTS, NUMBERS, ONE_TO_ONE = range(4)  # the forms of network.hpp
+BYTES, SHORTS, NUMBERS, ONE_TO_ONE, DEPTHWISE = range(5)  # the forms of network.hpp
 BATCH_BYTES = 1 << 26  # of events and masks that one batch of samples may hold
 MOST_SAMPLES = 64  # of a batch, for every thread
 GROUPS = 4  # of so many samples, of a batch that goes step by step and is shared out to several threads
@@ -74,7 +75,8 @@ def _fed(name: str, values: Array) -> _Fed:
     if most > LARGEST_VALUE:
         raise Uncarried(f"{name} is given values beyond 32 bits")
     spikes = most <= 1 and (values.dtype == np.bool_ or int(values.min()) >= 0)
-    alike = values.shape[1] > 1 and bool((values[:1, 1] == values[:1, 0]).all())  # most frames part here already
+    # most frames part here already: those of the first sample, then of all
+    alike = values.shape[1] > 1 and all(bool((part[:, 1] == part[:, 0]).all()) for part in (values[:1], values))
     constant = alike and bool((values == values[:, :1]).all())
     return _Fed(spikes and not constant, constant, most)
 
@@ -93,9 +95,8 @@ class _Ready:
             grid = Grid.of(plan.extent[name])
             self.signals[name] = self.engine.signal(grid.height, grid.width, grid.channels)
         self.lists: dict[object, int] = {}
-        self.pooled: dict[
-            tuple[str, Pool | None, Pair], int
-        ] = {}  # graded inputs behind a pool, as inputs of their own
+        # graded inputs behind a pool, or spread out, as inputs of their own
+        self.pooled: dict[tuple[str, Pool | None, Pair], int] = {}
         self.labels: list[tuple[str, int, int, int]] = []  # weights, their groups, population, its connection
         for index, name in enumerate(plan.populations):
             self._population(index, name, [way for way in plan.ways if way.target == name])
@@ -106,7 +107,7 @@ class _Ready:
         plan, grid = self.plan, Grid.of(self.plan.extent[name])
         most = {way.source: self.fed[way.source].most if way.source in self.fed else 1 for way in into}
         found = rules(plan.machine, name, into, most, self.machine_steps)
-        tile = _tile(grid.channels, self.engine.widest)
+        tile = fitting(into, grid.channels, _tile(grid.channels, self.engine.widest))
         self.engine.population(
             self.signals[name],
             tile,
@@ -116,9 +117,9 @@ class _Ready:
             found.record,
             self._parameters(name, grid),
         )
-        for place, way in enumerate(into):
-            self._connect(index, way, tile)
-            self.labels.append((way.name, way.groups, index, place))
+        for place, part in enumerate(part for way in into for part in parts(way, grid.channels, tile)):
+            self._connect(index, part, tile)
+            self.labels.append((part.way.name, part.way.groups, index, place))
 
     def _parameters(self, name: str, grid: Grid) -> list[Array]:
         machine, op = self.plan.machine, self.plan.graph.nodes[name]
@@ -132,13 +133,19 @@ class _Ready:
             values = [zero, kept, machine.readouts[name], zero, zero, zero]
         return [per_pixel(np.asarray(value), self.plan.extent[name], grid) for value in values]
 
-    def _connect(self, population: int, way: Way, tile: int) -> None:
+    def _connect(self, population: int, part: Part, tile: int) -> None:
+        way = part.way
         spikes = way.source not in self.fed or self.fed[way.source].spikes
-        form, shift, flush = _form(way, tile, spikes=spikes)
+        form, shift, flush = _form(part, tile, spikes=spikes)
+        listed = spikes and form not in (ONE_TO_ONE, DEPTHWISE)
         given = {
             "form": form,
+            "first": part.first,
+            "channels": part.channels,
+            "lane": part.lane,
+            "lanes": part.lanes,
             "source": self.signals[way.source] if spikes or not _changes(way) else self._pooled(way),
-            "events": self._lists(way) if spikes and form != ONE_TO_ONE else -1,
+            "events": self._lists(part) if listed else -1,
             "delay": way.delay if self.plan.stepwise else logical_delay(self.plan.graph, way),
             "shift": shift,
             "flush": flush,
@@ -165,13 +172,15 @@ class _Ready:
             self.pooled[key] = self.engine.signal(grid.height, grid.width, grid.channels)
         return self.pooled[key]
 
-    def _lists(self, way: Way) -> int:
-        """The lists of events that a way reads, made once for all that read the same."""
+    def _lists(self, part: Part) -> int:
+        """The lists of events that a part of a way reads, made once for all that read the same."""
+        way, window = part.way, (part.first, part.channels)
         pool = way.pool or Pool("sum", (1, 1), (1, 1), (0, 0))
-        key = (way.source, pool.kind, pool.kernel, pool.stride, pool.padding, way.spread, way.grid)
+        key = (way.source, window, pool.kind, pool.kernel, pool.stride, pool.padding, way.spread, way.grid)
         if key not in self.lists:
             self.lists[key] = self.engine.events(
                 self.signals[way.source],
+                *window,
                 pair(pool.kernel, 1),
                 pair(pool.stride, 1),
                 pair(pool.padding, 0),
@@ -236,7 +245,7 @@ class _Ready:
         for label, groups, population, place in self.labels:
             if once.setdefault(label, population) != population:
                 continue
-            # the engine counts every channel of the target; an event reaches those of its group
+            # the engine counts every channel that a part feeds; an event reaches those of its group
             counted = self.engine.operations(population, place) // groups
             operations[label] = operations.get(label, 0) + counted
         meta = {
@@ -265,13 +274,16 @@ def _tile(channels: int, widest: int) -> int:
     return 64
 
 
-def _form(way: Way, tile: int, *, spikes: bool) -> tuple[int, int, int]:
-    """The form of a way's weights, the power of two that they are divided by, and after how many events 16 bits end."""
+def _form(part: Part, tile: int, *, spikes: bool) -> tuple[int, int, int]:
+    """The form of a part's weights, the power of two they are divided by, and after how many events 16 bits end."""
+    way = part.way
     together = int(np.bitwise_or.reduce(np.abs(way.weights), axis=None)) if way.weights.size else 0
     shift = min(16, (together & -together).bit_length() - 1) if together else 0
     most = largest(way.weights) >> shift
     if way.one_to_one:
         return ONE_TO_ONE, shift, 0
+    if part.depthwise:
+        return DEPTHWISE, shift, 0
     if not spikes or most > 2**15 // 8:
         return NUMBERS, shift, 0
     if tile >= 64 and int(way.weights.min()) >> shift >= -128 and int(way.weights.max()) >> shift <= 127:

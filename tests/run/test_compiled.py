@@ -176,3 +176,18 @@ def test_the_share_of_spikes_decides() -> None:
         took.append(multiplied(simulator))
         assert first_divergence(found, integer.run(graph, stimulus, TARGET), ("lif",)) is None
     assert took == [0, 1]
+
+
+@compiled
+@pytest.mark.parametrize("kernels", cpu.KERNELS)
+@pytest.mark.parametrize("shape", [(8, 3, 30), (9, 8, 8), (64, 5, 13), (65, 1, 63), (130, 3, 43)])
+def test_maps_of_spikes_are_taken_in_bit_by_bit(
+    shape: tuple[int, int, int], kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neurons that fire where their partner did: around whole words of channels, and of pixels."""
+    monkeypatch.setenv(cpu.KERNELS_VARIABLE, kernels)
+    stimulus = {"input": np.random.default_rng(0).random((2, 3, *shape)) < 0.3}
+    for products in (0.0, None):
+        found, _ = ran(chain(shape, Scale(number(3)), neurons=shape), stimulus, products)
+        assert np.array_equal(found.spikes["lif"], stimulus["input"])
+        assert found.meta["operations"] == {"op0": int(stimulus["input"].sum())}

@@ -47,10 +47,10 @@ void add_bytes(const Span *spans, int count, const uint32_t *events, const uint3
             const uint32_t now = left < room ? left : room;
             for (const uint32_t *stop = event + now; event < stop; ++event) {
                 const auto *weights = reinterpret_cast<const uint8_t *>(span->weights + *event * row);
-                for (size_t line = 0; line < row; line += 64)  // the list has room behind its end
+                for (size_t line = 0; row >= 256 && line < row; line += 64)  // the list has room behind its end
                     __builtin_prefetch(reinterpret_cast<const void *>(span->weights + event[ahead] * row + line));
                 for (int block = 0; block < BLOCKS; ++block) {
-                    const Shorts words = load<Shorts>(weights + block * SNN_BLOCK);
+                    const Shorts words = in_register(load<Shorts>(weights + block * SNN_BLOCK));
                     whole[block] += words;
                     high[block] += words >> 8;
                 }
@@ -106,39 +106,74 @@ void add_numbers(const Span *spans, int count, const uint32_t *events, const uin
         }
 }
 
-// Graded values: a row times the value; zeros cost a look. ``values`` are those of the whole grid [pixel][channel]. Returns
-// the sum of their magnitudes.
+// Graded values: a row times the value; zeros cost a look. ``values`` are those of the whole grid [pixel][channel], ``apart``
+// from one pixel to the next, ``channels`` of them read. Returns the sum of their magnitudes.
 template <int TILE, class Number>
-int64_t add_graded(const Span *spans, int count, const int32_t *values, int channels, int shift, Number *x) {
+int64_t add_graded(const Span *spans, int count, const int32_t *values, int apart, int channels, int shift, Number *x) {
     int64_t units = 0;
     for (const Span *span = spans; span < spans + count; ++span)
-        for (size_t at = static_cast<size_t>(span->begin) * channels; at < static_cast<size_t>(span->end) * channels; ++at) {
-            if (!values[at]) continue;
-            units += values[at] < 0 ? -static_cast<int64_t>(values[at]) : values[at];
-            const Number value = static_cast<Number>(values[at]) * (Number(1) << shift);
-            const Number *weights = reinterpret_cast<const Number *>(span->weights + at * (TILE * sizeof(Number)));
-            for (int lane = 0; lane < TILE; ++lane) x[lane] += value * weights[lane];
-        }
+        for (size_t pixel = span->begin; pixel < span->end; ++pixel)
+            for (int channel = 0; channel < channels; ++channel) {
+                const int32_t given = values[pixel * apart + channel];
+                if (!given) continue;
+                units += given < 0 ? -static_cast<int64_t>(given) : given;
+                const Number value = static_cast<Number>(given) * (Number(1) << shift);
+                const Number *weights =
+                    reinterpret_cast<const Number *>(span->weights + (pixel * channels + channel) * (TILE * sizeof(Number)));
+                for (int lane = 0; lane < TILE; ++lane) x[lane] += value * weights[lane];
+            }
     return units;
 }
 
-// One synapse a neuron: the factors of the neurons whose partner fired, or that times its value. Returns the events.
-template <int TILE, class Number>
-int64_t add_one_to_one(const uint64_t *mask, const int32_t *values, const Number *factors, int shift, int channels,
-                       Number *x) {
+// One synapse a neuron, and the value of its partner. Returns the sum of their magnitudes.
+template <class Number>
+int64_t add_values(const int32_t *values, const Number *factors, int shift, int channels, Number *x) {
     int64_t units = 0;
-    if (values) {
-        for (int lane = 0; lane < channels; ++lane) {
-            units += values[lane] < 0 ? -static_cast<int64_t>(values[lane]) : values[lane];
-            x[lane] += static_cast<Number>(values[lane]) * factors[lane] * (Number(1) << shift);
-        }
-        return units;
+    for (int lane = 0; lane < channels; ++lane) {
+        units += values[lane] < 0 ? -static_cast<int64_t>(values[lane]) : values[lane];
+        x[lane] += static_cast<Number>(values[lane]) * factors[lane] * (Number(1) << shift);
     }
-    for (int lane = 0; lane < TILE; lane += 64) {
-        const uint64_t word = mask[lane / 64];
+    return units;
+}
+
+// One synapse a neuron: the factors of the neurons whose partner fired. Returns the events.
+template <int TILE, class Number>
+int64_t add_one_to_one(const uint64_t *mask, const Number *factors, int shift, Number *x) {
+    int64_t units = 0;
+    using Lanes = typename Vector<Number>::type;
+    constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
+    for (int at = 0; at < TILE; at += 64) {
+        const uint64_t word = mask[at / 64];
         units += __builtin_popcountll(word);
-        for (int bit = 0; bit < least(TILE, 64); ++bit)
-            x[lane + bit] += (-static_cast<Number>(word >> bit & 1) & factors[lane + bit]) * (Number(1) << shift);
+        for (int lane = 0; lane < least(TILE, 64); lane += lanes)
+            store(x + at + lane, load<Lanes>(x + at + lane) + (picked<Number>(word >> lane, factors + at + lane) << shift));
+    }
+    return units;
+}
+
+// A factor a neuron for each place of its window, all from its own channel: a span is a place, ``begin`` the pixel there, and
+// ``weights`` its factors. ``masks``: the tile's, ``words`` from one pixel to the next. Returns the events.
+template <int TILE, class Number>
+int64_t add_depthwise(const Span *spans, int count, const uint64_t *masks, int words, int channels, int shift, Number *x) {
+    using Lanes = typename Vector<Number>::type;
+    constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number)), part = TILE < 64 ? TILE : 64;
+    constexpr int together = part / lanes < 8 ? part / lanes : 8;  // vectors of sums that stay in registers
+    int64_t units = 0;
+    for (int at = 0; at < TILE && at < channels; at += 64) {
+        for (int begin = 0; begin < part; begin += together * lanes) {
+            Lanes sums[together] = {};
+            for (const Span *span = spans; span < spans + count; ++span) {
+                const uint64_t word = masks[static_cast<size_t>(span->begin) * words + at / 64];
+                if (!begin) units += __builtin_popcountll(word);
+                const auto *factors = reinterpret_cast<const Number *>(span->weights) + at + begin;
+                for (int one = 0; one < together; ++one)
+                    sums[one] += picked<Number>(word >> (begin + one * lanes), factors + one * lanes);
+            }
+            for (int one = 0; one < together; ++one) {
+                Number *to = x + at + begin + one * lanes;
+                store(to, load<Lanes>(to) + (sums[one] << shift));
+            }
+        }
     }
     return units;
 }

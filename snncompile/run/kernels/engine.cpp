@@ -41,9 +41,11 @@ int Engine::signal(int height, int width, int channels) {
     return static_cast<int>(signals_.size()) - 1;
 }
 
-int Engine::events(int source, const Pool &pool, int height, int width) {
+int Engine::events(int source, int first, int channels, const Pool &pool, int height, int width) {
     Events made;
     made.source = source;
+    made.first = first;
+    made.channels = channels;
     made.pool = pool;
     made.height = height;
     made.width = width;
@@ -91,13 +93,17 @@ int Engine::population(int signal, int tile, bool wide, bool readout, int phase,
 void Engine::connect(int population, Connection way, const Weights &weights, bool matrix,
                      const std::vector<uint32_t> &reach) {
     const Population &target = populations_[population];
+    way.first_tile = way.lane / target.tile;
+    way.tiles = (way.lane + way.lanes - 1) / target.tile - way.first_tile + 1;
+    const int before = way.lane % target.tile;  // channels of the first tile that others feed
+    if (way.form == Form::depthwise) way.channels = 1;  // of each neuron's own, so many rows lie between places
     way.row_bytes = row_bytes(way.form, target.tile, target.wide);
     const size_t rows = static_cast<size_t>(weights.rows) * way.row_bytes;
     way.pixel_bytes = weights.pixels == 1 ? 0 : rows;
     way.tile_bytes = rows * weights.pixels;
     owned_.push_back(std::make_unique<Memory>());
-    uint8_t *data = owned_.back()->reserve(way.tile_bytes * target.tiles);
-    pack(weights, way.form, target.tile, target.tiles, target.wide, kernels_->block, data);
+    uint8_t *data = owned_.back()->reserve(way.tile_bytes * way.tiles);
+    pack(weights, way.form, target.tile, way.tiles, before, target.wide, kernels_->block, data);
     way.weights = data;
     if (!reach.empty()) {
         owned_.push_back(std::make_unique<Memory>());
@@ -105,21 +111,21 @@ void Engine::connect(int population, Connection way, const Weights &weights, boo
         std::memcpy(counts, reach.data(), reach.size() * 4);
         way.reach = counts;
     }
-    if (matrix) connect_matrix(way, signals_[target.signal], weights);
+    if (matrix) connect_matrix(way, signals_[target.signal], weights, before);
     connections_[population].push_back(way);
 }
 
 // The plane holds what the targets' windows cover, borders and all. Its width is whole strides, so that one row of the
 // product follows the other at a constant distance; those beyond the map are made and left aside.
-void Engine::connect_matrix(Connection &way, const Signal &target, const Weights &weights) {
+void Engine::connect_matrix(Connection &way, const Signal &target, const Weights &weights, int before) {
     Matrix &matrix = way.matrix;
-    const int channels = signals_[way.source].channels;
+    const int channels = way.channels;
     blocks_.push_back(std::make_unique<std::vector<Block>>(blocks_of(way, channels)));
     matrix.blocks = blocks_.back()->data();
     matrix.count = static_cast<int>(blocks_.back()->size());
     owned_.push_back(std::make_unique<Memory>());
-    auto *data = reinterpret_cast<int8_t *>(owned_.back()->reserve(matrix_bytes(weights.channels, matrix.count)));
-    pack_matrix(weights, *blocks_.back(), data);
+    auto *data = reinterpret_cast<int8_t *>(owned_.back()->reserve(matrix_bytes(before + weights.channels, matrix.count)));
+    pack_matrix(weights, before, *blocks_.back(), data);
     for (const Block &block : *blocks_.back()) matrix.columns += (block.used + 3) / 4 * 4;
     matrix.weights = data;
     matrix.height = (target.height - 1) * way.stride_y + (way.kernel_y - 1) * way.dilation_y + 1;

@@ -26,10 +26,11 @@ class Memory {
     size_t size_ = 0;
 };
 
-// Weights as integers [target pixel, or 1][ky][kx][channel][target channel]; one-to-one: [pixel, or 1][channel].
+// Weights as integers [target pixel, or 1][ky][kx][channel][target channel], of those that a connection reads and feeds;
+// one-to-one: [pixel, or 1][channel]; depthwise: [1][ky][kx][channel].
 struct Weights {
     const int64_t *data;
-    int pixels, rows, channels;  // rows: kernel_y * kernel_x * source channels (one-to-one: 1)
+    int pixels, rows, channels;  // rows: kernel_y * kernel_x * source channels (one-to-one, depthwise: 1)
 };
 
 struct Values {
@@ -105,7 +106,8 @@ class Engine {
     Engine &operator=(const Engine &) = delete;
 
     int signal(int height, int width, int channels);
-    int events(int source, const Pool &pool, int height, int width);
+    // Of so many channels of a source from ``first`` on.
+    int events(int source, int first, int channels, const Pool &pool, int height, int width);
     int population(int signal, int tile, bool wide, bool readout, int phase, const Rules &rules,
                    const std::vector<Values> &parameters);
     // ``matrix``: whether counts below 128 times its weights may be multiplied out in sums of 32 bits. ``reach``: as in
@@ -128,7 +130,7 @@ class Engine {
     int64_t multiplied = 0;     // pieces that were, in the last run
 
   private:
-    void connect_matrix(Connection &way, const Signal &target, const Weights &weights);
+    void connect_matrix(Connection &way, const Signal &target, const Weights &weights, int before);
     void prepare(int batch, int steps, int machine_steps, bool stepwise);
     void take_in(const Given &input, int first, int count, int steps, Workers &workers);
     void take_spikes(const Given &input, int first, int sample, int samples);

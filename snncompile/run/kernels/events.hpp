@@ -16,40 +16,76 @@ int64_t count(const uint64_t *masks, size_t words) {
     return spikes;
 }
 
+// Up to 64 bytes of 0 or 1 as bits.
+inline uint64_t bits_of(const uint8_t *from, int count) {
+#if defined(__AVX512BW__)
+    return _mm512_test_epi8_mask(_mm512_maskz_loadu_epi8(~uint64_t{0} >> (64 - count), from), _mm512_set1_epi8(-1));
+#else
+    // eight at a time: the product puts byte i at bit 56 + i, and no two terms meet in a bit
+    uint64_t word = 0;
+    for (int eight = 0; eight < count; eight += 8) {
+        uint64_t bytes = 0;
+        __builtin_memcpy(&bytes, from + eight, static_cast<size_t>(least(8, count - eight)));
+        word |= (bytes * 0x0102040810204080u) >> 56 << eight;
+    }
+    return word;
+#endif
+}
+
+// Bit i of word j and bit j of word i change places where i and j differ in the bit APART alone.
+template <int APART>
+inline void exchange(uint64_t *words) {
+    constexpr uint64_t low = ~uint64_t{0} / ((uint64_t{1} << APART) + 1);
+    for (int first = 0; first < 64; first += 2 * APART)
+        for (int at = first; at < first + APART; ++at) {
+            const uint64_t other = ((words[at] >> APART) ^ words[at + APART]) & low;
+            words[at] ^= other << APART;
+            words[at + APART] ^= other;
+        }
+}
+
+// 64 words of 64 bits: rows become columns.
+inline void transpose(uint64_t *words) {
+    exchange<32>(words);
+    exchange<16>(words);
+    exchange<8>(words);
+    exchange<4>(words);
+    exchange<2>(words);
+    exchange<1>(words);
+}
+
 // An input's spikes as they are given, [channel][pixel], as masks [pixel][word]. Returns how many there are.
 int64_t take(const snn::Signal &signal, const uint8_t *from, uint64_t *to) {
     const int pixels = signal.pixels();
-    int64_t spikes = 0;
+    constexpr int few = 8;  // channels: less than it takes to turn whole squares over
     if (pixels == 1) {
+        int64_t spikes = 0;
         for (int at = 0; at < signal.channels; at += 64) {
-            const int count = least(64, signal.channels - at);
             __builtin_prefetch(from + at + 1024);
-            uint64_t word = 0;
-#if defined(__AVX512BW__)
-            word = _mm512_test_epi8_mask(_mm512_maskz_loadu_epi8(~uint64_t{0} >> (64 - count), from + at), _mm512_set1_epi8(-1));
-#else
-            // bytes of 0 or 1, eight at a time: the product puts byte i at bit 56 + i, and no two terms meet in a bit
-            for (int eight = 0; eight < count; eight += 8) {
-                uint64_t bytes = 0;
-                __builtin_memcpy(&bytes, from + at + eight, static_cast<size_t>(least(8, count - eight)));
-                word |= (bytes * 0x0102040810204080u) >> 56 << eight;
-            }
-#endif
-            to[at / 64] = word;
-            spikes += __builtin_popcountll(word);
+            to[at / 64] = bits_of(from + at, least(64, signal.channels - at));
+            spikes += __builtin_popcountll(to[at / 64]);
         }
         return spikes;
     }
     const size_t words = static_cast<size_t>(pixels) * signal.words;
-    __builtin_memset(to, 0, words * 8);
-    for (int channel = 0; channel < signal.channels; ++channel) {
-        uint64_t *out = to + channel / 64;
-        if (signal.words == 1)
-            for (int pixel = 0; pixel < pixels; ++pixel) out[pixel] |= static_cast<uint64_t>(from[pixel] != 0) << channel;
-        else
-            for (int pixel = 0; pixel < pixels; ++pixel)
-                out[static_cast<size_t>(pixel) * signal.words] |= static_cast<uint64_t>(from[pixel] != 0) << (channel % 64);
-        from += pixels;
+    if (signal.channels <= few) {
+        __builtin_memset(to, 0, words * 8);
+        for (int channel = 0; channel < signal.channels; ++channel, from += pixels)
+            for (int pixel = 0; pixel < pixels; ++pixel) to[pixel] |= static_cast<uint64_t>(from[pixel] != 0) << channel;
+        return count(to, words);
+    }
+    for (int pixel = 0; pixel < pixels; pixel += 64) {
+        const int width = least(64, pixels - pixel);
+        for (int word = 0; word < signal.words; ++word) {
+            uint64_t square[64] = {};
+            for (int channel = 64 * word; channel < least(64 * word + 64, signal.channels); ++channel) {
+                const uint8_t *row = from + static_cast<size_t>(channel) * pixels + pixel;
+                __builtin_prefetch(row + 64, 0, 2);
+                square[channel % 64] = bits_of(row, width);
+            }
+            transpose(square);
+            for (int at = 0; at < width; ++at) to[static_cast<size_t>(pixel + at) * signal.words + word] = square[at];
+        }
     }
     return count(to, words);
 }
@@ -92,27 +128,39 @@ inline void list_events(const snn::Network &network, const snn::Events &events, 
     snn::EventStep &into = events.at(sample, step);
     uint32_t *out = into.events;
     uint32_t base = 0, *start = into.starts;
+    // the window's words, the bits of its ends alone, and what its first channel is counted from
+    const int first = events.first / 64, last = (events.first + events.channels - 1) / 64;
+    const uint64_t from = ~uint64_t{0} << (events.first % 64);
+    const uint64_t until = ~uint64_t{0} >> (63 - (events.first + events.channels - 1) % 64);
+    const auto within = [&](uint64_t bits, int word) {
+        if (word == first) bits &= from;
+        return word == last ? bits & until : bits;
+    };
+    const auto channel = [&](int word) { return 64u * static_cast<uint32_t>(word) - static_cast<uint32_t>(events.first); };
     for (int y = 0; y < events.height; ++y) {
         int top, bottom, left, right;
         window(y, pool.kernel_y, pool.stride_y, pool.padding_y, pool.spread_y, source.height, top, bottom);
-        for (int x = 0; x < events.width; ++x, base += static_cast<uint32_t>(source.channels)) {
+        for (int x = 0; x < events.width; ++x, base += static_cast<uint32_t>(events.channels)) {
             window(x, pool.kernel_x, pool.stride_x, pool.padding_x, pool.spread_x, source.width, left, right);
             *start++ = static_cast<uint32_t>(out - into.events);
             if (pool.maximum) {
-                for (int word = 0; word < source.words; ++word) {
+                for (int word = first; word <= last; ++word) {
                     uint64_t any = 0;
                     for (int row = top; row < bottom; ++row)
                         for (int column = left; column < right; ++column)
                             any |= masks[(static_cast<size_t>(row) * source.width + column) * source.words + word];
-                    if (any) out = append(any, base + 64u * static_cast<uint32_t>(word), out);
+                    any = within(any, word);
+                    if (any) out = append(any, base + channel(word), out);
                 }
                 continue;
             }
             for (int row = top; row < bottom; ++row) {
                 const uint64_t *mask = masks + (static_cast<size_t>(row) * source.width + left) * source.words;
-                for (int column = left; column < right; ++column)
-                    for (int word = 0; word < source.words; ++word, ++mask)
-                        if (*mask) out = append(*mask, base + 64u * static_cast<uint32_t>(word), out);
+                for (int column = left; column < right; ++column, mask += source.words)
+                    for (int word = first; word <= last; ++word) {
+                        const uint64_t bits = within(mask[word], word);
+                        if (bits) out = append(bits, base + channel(word), out);
+                    }
             }
         }
     }

@@ -13,20 +13,22 @@ namespace {
 //
 // A row of the kernel covers pixels that lie side by side, whose events lie side by side in the list, and whose weights do
 // so too: one stretch serves it. Rows that follow each other without a gap (a dense layer reads all of its source) join.
-inline Span *spans_of(const snn::Connection &way, int height, int width, int channels, int tile, int y, int x, int pixel,
-                      Span *into) {
-    const auto base = reinterpret_cast<uintptr_t>(way.weights) + static_cast<size_t>(tile) * way.tile_bytes +
+//
+// The places of a depthwise connection are stretches of their own, and their weights those of the place.
+inline Span *spans_of(const snn::Connection &way, int height, int width, int tile, int y, int x, int pixel, Span *into) {
+    const auto base = reinterpret_cast<uintptr_t>(way.weights) + static_cast<size_t>(tile - way.first_tile) * way.tile_bytes +
                       static_cast<size_t>(pixel) * way.pixel_bytes;
+    const bool apart = way.form == snn::Form::depthwise;
     const int top = y * way.stride_y - way.padding_y, left = x * way.stride_x - way.padding_x;
     const auto row_of = [&](int ky, int kx, int grid) {  // where the row of event 0 would lie
-        return base + static_cast<uintptr_t>((static_cast<int64_t>(ky) * way.kernel_x + kx - grid) * channels *
+        return base + static_cast<uintptr_t>((static_cast<int64_t>(ky) * way.kernel_x + kx - grid) * way.channels *
                                              static_cast<int64_t>(way.row_bytes));
     };
     Span *const first = into;
     for (int ky = 0; ky < way.kernel_y; ++ky) {
         const int row = top + ky * way.dilation_y;
         if (row < 0 || row >= height) continue;
-        if (way.dilation_x == 1) {
+        if (way.dilation_x == 1 && !apart) {
             const int begin = most(0, left), end = least(width, left + way.kernel_x);
             if (begin >= end) continue;
             const Span span = {static_cast<uint32_t>(row * width + begin), static_cast<uint32_t>(row * width + end),
@@ -41,7 +43,7 @@ inline Span *spans_of(const snn::Connection &way, int height, int width, int cha
             const int column = left + kx * way.dilation_x;
             if (column < 0 || column >= width) continue;
             const auto grid = static_cast<uint32_t>(row * width + column);
-            *into++ = {grid, grid + 1, row_of(ky, kx, static_cast<int>(grid))};
+            *into++ = {grid, grid + 1, row_of(ky, kx, apart ? 0 : static_cast<int>(grid))};
         }
     }
     return into;
@@ -52,13 +54,27 @@ template <int TILE, class Number>
 int64_t receive_one_to_one(const snn::Network &network, const snn::Connection &way, int sample, int step, int pixel, int lane,
                            int valid, int width, Number *x) {
     const snn::Signal &source = network.signals[way.source];
-    const uint64_t *mask =
-        source.masks ? source.mask(sample, step) + static_cast<size_t>(pixel) * source.words + lane / 64 : nullptr;
-    const int32_t *values =
-        mask ? nullptr : source.value(sample, step) + static_cast<size_t>(pixel) * source.channels + lane;
-    const auto *factors = reinterpret_cast<const Number *>(way.weights + way.tile_bytes * (lane / width) +
-                                                           way.pixel_bytes * pixel);
-    return add_one_to_one<TILE, Number>(mask, values, factors + lane % width, way.shift, valid, x);
+    const auto *factors =
+        reinterpret_cast<const Number *>(way.weights + way.tile_bytes * (lane / width) + way.pixel_bytes * pixel) + lane % width;
+    const size_t place = static_cast<size_t>(pixel);
+    if (source.masks)
+        return add_one_to_one<TILE, Number>(source.mask(sample, step) + place * source.words + lane / 64, factors, way.shift, x);
+    return add_values<Number>(source.value(sample, step) + place * source.channels + lane, factors, way.shift, valid, x);
+}
+
+// Each channel from its own, over a window: for the channels from ``lane`` on.
+template <int TILE, class Number>
+int64_t receive_depthwise(const snn::Network &network, const snn::Connection &way, const Span *spans, int count, int sample,
+                          int step, int lane, int valid, Number *x) {
+    const snn::Signal &source = network.signals[way.source];
+    if (source.masks)
+        return add_depthwise<TILE, Number>(spans, count, source.mask(sample, step) + lane / 64, source.words, valid, way.shift,
+                                           x);
+    int64_t units = 0;
+    for (const Span *span = spans; span < spans + count; ++span)
+        units += add_values<Number>(source.value(sample, step) + static_cast<size_t>(span->begin) * source.channels + lane,
+                                    reinterpret_cast<const Number *>(span->weights), way.shift, valid, x);
+    return units;
 }
 
 // The synapses that events, or the units of values, go through, where that is not the number of weights in their rows.
@@ -83,10 +99,13 @@ int64_t receive(const snn::Network &network, const snn::Connection &way, const S
     const snn::Signal &source = network.signals[way.source];
     if (way.form == snn::Form::one_to_one)
         return receive_one_to_one<TILE, Number>(network, way, sample, step, pixel, tile * TILE, valid, TILE, x);
+    if (way.form == snn::Form::depthwise)
+        return receive_depthwise<TILE, Number>(network, way, spans, count, sample, step, tile * TILE, valid, x);
     if (way.events < 0) {
         const int32_t *values = source.value(sample, step);
-        const int64_t units = add_graded<TILE, Number>(spans, count, values, source.channels, way.shift, x);
-        if (!way.reach) return valid * units;
+        const int64_t units =
+            add_graded<TILE, Number>(spans, count, values + way.first, source.channels, way.channels, way.shift, x);
+        if (!way.reach) return way.feeds(tile * TILE, TILE) * units;
         return tile || pixel ? 0 : reached(way, spans, count, nullptr, nullptr, values, source.channels);
     }
     const snn::EventStep &lists = network.events[way.events].at(sample, step);
@@ -106,7 +125,7 @@ int64_t receive(const snn::Network &network, const snn::Connection &way, const S
         default:
             add_numbers<TILE, Number>(spans, count, lists.events, starts, way.shift, x);
     }
-    if (!way.reach) return events * valid;
+    if (!way.reach) return events * way.feeds(tile * TILE, TILE);
     return tile || pixel ? 0 : reached(way, spans, count, lists.events, starts, nullptr, 0);
 }
 
@@ -195,12 +214,12 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
         Span *at = piece.spans;
         for (int index = 0; index < population.count; ++index) {
             const snn::Connection &way = population.connections[index];
-            if (way.form != snn::Form::one_to_one) {
+            if (way.form != snn::Form::one_to_one && way.feeds(lane, TILE)) {
                 const snn::Signal &source = network.signals[way.source];
                 const bool listed = way.events >= 0;
                 at = spans_of(way, listed ? network.events[way.events].height : source.height,
-                              listed ? network.events[way.events].width : source.width, source.channels, piece.tile,
-                              pixel / target.width, pixel % target.width, pixel, at);
+                              listed ? network.events[way.events].width : source.width, piece.tile, pixel / target.width,
+                              pixel % target.width, pixel, at);
             }
             piece.ends[index] = static_cast<int>(at - piece.spans);
         }
@@ -216,6 +235,7 @@ void advance_tile(const snn::Network &network, snn::Piece &piece) {
                 const int then = step - way.delay;
                 if (then < 0 || then >= source.steps || is_still(way, source, piece)) continue;
                 const int begin = index ? piece.ends[index - 1] : 0;
+                if (begin == piece.ends[index] && way.form != snn::Form::one_to_one) continue;  // other tiles, or the border
                 const int64_t operations = receive<TILE, Number>(network, way, piece.spans + begin, piece.ends[index] - begin,
                                                                  piece.sample, then, piece.tile, pixel, valid, x);
                 if (counts) piece.operations[index] += operations;

@@ -65,6 +65,8 @@ void connect(snn::Engine &engine, int population, const nb::dict &given, const I
     snn::Connection way;
     way.form = static_cast<snn::Form>(integer(given, "form"));
     way.source = integer(given, "source");
+    way.first = integer(given, "first"), way.channels = integer(given, "channels");
+    way.lane = integer(given, "lane"), way.lanes = integer(given, "lanes");
     way.events = integer(given, "events");
     way.delay = integer(given, "delay");
     way.shift = integer(given, "shift");
@@ -127,13 +129,13 @@ NB_MODULE(_kernels, m) {
         .def("signal", &snn::Engine::signal, nb::arg("height"), nb::arg("width"), nb::arg("channels"))
         .def(
             "events",
-            [](snn::Engine &engine, int source, const std::array<int, 2> &kernel, const std::array<int, 2> &stride,
-               const std::array<int, 2> &padding, const std::array<int, 2> &spread, bool maximum, int height, int width) {
+            [](snn::Engine &engine, int source, int first, int channels, const std::array<int, 2> &kernel,
+               const std::array<int, 2> &stride, const std::array<int, 2> &padding, const std::array<int, 2> &spread, bool maximum, int height, int width) {
                 const snn::Pool pool = {kernel[0],  kernel[1],  stride[0], stride[1], padding[0],
                                         padding[1], spread[0], spread[1], maximum};
-                return engine.events(source, pool, height, width);
+                return engine.events(source, first, channels, pool, height, width);
             },
-            nb::arg("source"), nb::arg("kernel"), nb::arg("stride"), nb::arg("padding"), nb::arg("spread"),
+            nb::arg("source"), nb::arg("first"), nb::arg("channels"), nb::arg("kernel"), nb::arg("stride"), nb::arg("padding"), nb::arg("spread"),
             nb::arg("maximum"), nb::arg("height"), nb::arg("width"))
         .def("population", &add_population, nb::arg("signal"), nb::arg("tile"), nb::arg("wide"), nb::arg("readout"),
              nb::arg("phase"), nb::arg("rules"), nb::arg("parameters"))

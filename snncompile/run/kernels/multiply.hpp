@@ -20,17 +20,10 @@ inline Numbers<Number> wide_sums(const int32_t *sums) {
     return __builtin_convertvector(load<typename Vector<Number>::narrow>(sums), Numbers<Number>);
 }
 
-// The lowest bits of a word, one for each lane, as all ones or zeros.
-template <class Number>
-inline Numbers<Number> ones_of(uint64_t bits) {
-    Numbers<Number> lanes;
-    for (int lane = 0; lane < SNN_BLOCK / static_cast<int>(sizeof(Number)); ++lane) lanes[lane] = lane;
-    return -(((Numbers<Number>{} + static_cast<Number>(bits)) >> lanes) & 1);
-}
-
-// Whether what a connection brings is added to the sums of the one before it: of the same shape, and divided by as much.
-inline bool joins(const snn::Population &population, int index) {
-    if (!index || population.wide) return false;
+// Whether what a connection brings to the channels from ``first`` on is added to the sums of the one before it: of the same
+// shape, and divided by as much.
+inline bool joins(const snn::Population &population, int index, int first, int tile) {
+    if (!index || population.wide || !population.connections[index - 1].feeds(first, tile)) return false;
     const snn::Connection &one = population.connections[index - 1], &other = population.connections[index];
     return one.form != snn::Form::one_to_one && other.form != snn::Form::one_to_one && one.shift == other.shift &&
            one.matrix.rows == other.matrix.rows;
@@ -60,7 +53,7 @@ inline int terms_of(const snn::Network &network, const snn::Population &populati
     const int steps = piece.last - piece.first, first = piece.tile * TILE;
     for (int index = 0; index < population.count; ++index) {
         const snn::Connection &way = population.connections[index];
-        if (joins(population, index)) continue;
+        if (joins(population, index, first, TILE) || !way.feeds(first, TILE)) continue;
         if (way.form != snn::Form::one_to_one) {
             const size_t rows = static_cast<size_t>(way.matrix.rows);
             *into++ = {sums + column * TILE, nullptr, nullptr, steps * rows * TILE, rows * TILE, way.shift, 0, 0, index};
@@ -78,6 +71,16 @@ inline int terms_of(const snn::Network &network, const snn::Population &populati
     return static_cast<int>(into - begin);
 }
 
+// The sums of the first matrix come first: where they lie is then known before any step.
+inline void sums_first(Term *terms, int count) {
+    int at = 0;
+    while (at < count && !terms[at].sums) ++at;
+    if (!at || at == count) return;
+    const Term found = terms[at];
+    terms[at] = terms[0];
+    terms[0] = found;
+}
+
 // What arrives at the lanes from ``lane`` on.
 template <class Number>
 inline Numbers<Number> arrived(const Term *terms, int count, int sample, int first, int step, int lane) {
@@ -87,8 +90,7 @@ inline Numbers<Number> arrived(const Term *terms, int count, int sample, int fir
         if (term->sums)
             more = wide_sums<Number>(term->sums + sample * term->sample + (step - first) * term->step + lane);
         else
-            more = ones_of<Number>(term->word(sample, step) >> lane) &
-                   load<Numbers<Number>>(static_cast<const Number *>(term->factors) + lane);
+            more = picked<Number>(term->word(sample, step) >> lane, static_cast<const Number *>(term->factors) + lane);
         x += term->shift ? more << term->shift : more;
     }
     return x;
@@ -115,15 +117,17 @@ inline void keep(const snn::Network &network, const snn::Population &population,
     for (int lane = 0; lane < lanes && channel + lane < target.channels; ++lane) out[lane * pixels] = v[lane];
 }
 
-// A tile of one pixel, vector after vector: parameters, and the state through all steps, stay in registers. PLAIN: one sum
-// arrives, there is no synaptic current, no register overflows and nothing is kept, as in most layers of most networks.
-template <int TILE, class Number, bool PLAIN>
+// A tile of one pixel, vector after vector: parameters, and the state through all steps, stay in registers. Where
+// something is known of the rules there are sums, and nothing is kept. ``beside``: the words of a second term of one synapse a
+// neuron, if that is all that arrives besides.
+template <int TILE, class Number, snn::Known KNOWN>
 inline void step_lanes(const snn::Network &network, const snn::Population &population, const snn::Piece &piece,
-                       const Stretch<Number> &part, const Term *terms, int count, uint64_t *spikes) {
+                       const Stretch<Number> &part, const Term *terms, int count, const uint64_t *beside, uint64_t *spikes) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
     const snn::Signal &target = network.signals[population.signal];
-    const snn::Rules rules = PLAIN ? snn::plain(population.rules) : population.rules;
-    const bool readout = !PLAIN && population.readout, holds = rules.current != snn::Decay::forget;
+    const snn::Rules rules = snn::given_that<KNOWN>(population.rules);
+    constexpr bool any = KNOWN == snn::Known::nothing;
+    const bool readout = any && population.readout, holds = rules.current != snn::Decay::forget;
     const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
     const Own<Number> own_here = own_of<Number>(population, pixel, first);
     const Number *initial = own<Number>(population.initial, pixel, first);
@@ -131,6 +135,7 @@ inline void step_lanes(const snn::Network &network, const snn::Population &popul
     for (int step = part.begin; step < part.last; ++step) fresh[step - part.begin] = begins(network, population, step);
     for (int lane = 0; lane < least(TILE, target.channels - first); lane += lanes) {
         uint64_t *line = spikes;
+        const uint64_t *word = beside;
         for (int sample = part.one; sample < part.end; ++sample) {
             Number *const u = part.u + (sample - part.one) * part.state + lane;
             Number *const w = part.w + (sample - part.one) * part.state + lane;
@@ -143,14 +148,18 @@ inline void step_lanes(const snn::Network &network, const snn::Population &popul
                     potential = load<Numbers<Number>>(initial + lane);
                 }
                 Numbers<Number> x;
-                if (PLAIN) {
+                if (any) {
+                    x = arrived<Number>(terms, count, sample, piece.first, step, lane);
+                } else {
                     x = wide_sums<Number>(sums) << terms->shift;
                     sums += terms->step;
-                } else {
-                    x = arrived<Number>(terms, count, sample, piece.first, step, lane);
+                    if (beside)
+                        x += picked<Number>(*word++ >> lane, static_cast<const Number *>(terms[1].factors) + lane) << terms[1].shift;
+                    else if (count > 1)
+                        x += arrived<Number>(terms + 1, count - 1, sample, piece.first, step, lane);
                 }
                 const Numbers<Number> v = stepped<Number>(rules, readout, own_here, lane, x, current, potential, *line);
-                if (!PLAIN && population.potentials)
+                if (any && population.potentials)
                     keep<Number>(network, population, piece.sample + sample, step, first + lane, pixel, v);
             }
             if (holds) store(u, current);
@@ -164,14 +173,26 @@ inline void step_pixel(const snn::Network &network, const snn::Population &popul
                        const Stretch<Number> &part) {
     const snn::Signal &target = network.signals[population.signal];
     const int first = piece.tile * TILE, pixel = part.y * target.width + part.column;
-    Term terms[snn::most_terms];
+    Term terms[snn::most_terms] = {};
     const int count = terms_of<TILE, Number>(network, population, piece, pixel, part.column, terms);
-    uint64_t spikes[most_lines];
+    sums_first(terms, count);
+    uint64_t spikes[most_lines], words[most_lines];
+    const uint64_t *const beside = count == 2 && terms[1].words ? words : nullptr;
     for (int line = 0; line < (part.end - part.one) * (part.last - part.begin); ++line) spikes[line] = 0;
-    if (count == 1 && terms->sums && !population.readout && !population.potentials && snn::is_plain(population.rules))
-        step_lanes<TILE, Number, true>(network, population, piece, part, terms, count, spikes);
-    else
-        step_lanes<TILE, Number, false>(network, population, piece, part, terms, count, spikes);
+    if (beside) {
+        uint64_t *word = words;
+        for (int sample = part.one; sample < part.end; ++sample)
+            for (int step = part.begin; step < part.last; ++step) *word++ = terms[1].word(sample, step);
+    }
+    switch (terms->sums && !population.potentials ? snn::known(population.rules, population.readout) : snn::Known::nothing) {
+        case snn::Known::usual:
+            step_lanes<TILE, Number, snn::Known::usual>(network, population, piece, part, terms, count, beside, spikes);
+            break;
+        case snn::Known::plain:
+            step_lanes<TILE, Number, snn::Known::plain>(network, population, piece, part, terms, count, beside, spikes);
+            break;
+        default: step_lanes<TILE, Number, snn::Known::nothing>(network, population, piece, part, terms, count, beside, spikes);
+    }
     const uint64_t *line = spikes;
     for (int sample = part.one; sample < part.end; ++sample)
         for (int step = part.begin; step < part.last; ++step, ++line) {
@@ -195,11 +216,11 @@ void multiply_tile(const snn::Network &network, snn::Piece &piece) {
         int32_t *room = piece.sums, *sums = room;
         for (int index = 0; index < population.count; ++index) {
             const snn::Connection &way = population.connections[index];
-            if (way.form == snn::Form::one_to_one) continue;
+            if (way.form == snn::Form::one_to_one || !way.feeds(piece.tile * TILE, TILE)) continue;
             const int rows = piece.samples * steps * way.matrix.rows;
-            const bool more = joins(population, index);
+            const bool more = joins(population, index, piece.tile * TILE, TILE);
             if (!more) sums = room, room += snn::sums_of(rows, TILE);
-            products_of(way, piece.planes[index], y, piece.tile * TILE, rows, sums, TILE, more);
+            products_of(way, piece.planes[index], y, piece.tile * TILE - way.first_tile * population.tile, rows, sums, TILE, more);
         }
         for (int column = 0; column < target.width; ++column)
             for (int one = 0; one < piece.samples; one += many) {

@@ -34,8 +34,8 @@ struct Pool {
     bool maximum = false;
 };
 
-// The events of one signal, on its own grid or on a pool's: for every step a list of (pixel * channels + channel), in the
-// order of the pixels, and where each pixel's events begin.
+// The events of one signal, or of a window of its channels, on its own grid or on a pool's: for every step a list of
+// (pixel * channels + channel), in the order of the pixels, and where each pixel's events begin. Channels are the window's.
 struct EventStep {
     uint32_t *events = nullptr;
     size_t capacity = 0;
@@ -45,6 +45,7 @@ struct EventStep {
 
 struct Events {
     int source = 0;
+    int first = 0, channels = 1; // of the source
     Pool pool;
     int height = 1, width = 1;   // of the pooled grid
     EventStep *steps = nullptr;  // [sample][step]
@@ -57,7 +58,8 @@ struct Events {
 // shorts:     weights of 16 bits                                            (add_shorts)
 // numbers:    weights as wide as the sums; carries graded values as well    (add_numbers, add_graded)
 // one_to_one: a factor a neuron                                             (add_one_to_one)
-enum class Form : int { bytes = 0, shorts = 1, numbers = 2, one_to_one = 3 };
+// depthwise:  a factor a neuron and place of its window, each from the channel that is its own (add_depthwise)
+enum class Form : int { bytes = 0, shorts = 1, numbers = 2, one_to_one = 3, depthwise = 4 };
 
 // Up to 64 rows of weights, from ``first`` on, and where the counts that they multiply lie: ``line`` rows of the plane and
 // ``bytes`` behind the first place of a target's window.
@@ -85,6 +87,9 @@ struct Matrix {
 struct Connection {
     Form form = Form::bytes;
     int source = 0;
+    int first = 0, channels = 0; // of the source: those that it reads
+    int lane = 0, lanes = 0;     // of the target: those that it feeds, in whole tiles from ``first_tile`` on
+    int first_tile = 0, tiles = 0;
     int events = -1;             // the lists it reads; -1: graded values or one-to-one
     int delay = 0;
     int shift = 0;               // what the weights were divided by, as a power of two
@@ -97,6 +102,13 @@ struct Connection {
     size_t row_bytes = 0;        // one row: what one event adds to the tile
     const uint32_t *reach = nullptr;  // [event]: the synapses it goes through, where rows hold more weights than synapses
     Matrix matrix;
+
+    // How many of the channels from ``begin`` on it feeds, of so many.
+    int feeds(int begin, int count) const {
+        const int end = begin + count < lane + lanes ? begin + count : lane + lanes;
+        const int from = begin > lane ? begin : lane;
+        return end > from ? end - from : 0;
+    }
 };
 
 enum class Decay : int { keep = 0, shift = 1, product = 2, forget = 3 };
@@ -114,15 +126,24 @@ struct Rules {
     bool soft = false;
 };
 
-// No synaptic current, and no register that could overflow: what the rules of most populations come to.
-inline bool is_plain(const Rules &rules) {
-    return rules.current == Decay::forget && !rules.current_checked && !rules.potential_checked;
+// What a loop over neurons may take for granted. plain: no synaptic current, no register that could overflow, no read-out;
+// usual: and a potential that loses a power of two of itself, toward zero, and is reset to a value. So are most populations.
+enum class Known : int { nothing = 0, plain = 1, usual = 2 };
+
+inline Known known(const Rules &rules, bool readout) {
+    if (readout || rules.current != Decay::forget || rules.current_checked || rules.potential_checked) return Known::nothing;
+    return rules.potential == Decay::shift && !rules.floor && !rules.soft ? Known::usual : Known::plain;
 }
 
 // The same, said so that a compiler sees it.
-inline Rules plain(Rules rules) {
+template <Known KNOWN>
+inline Rules given_that(Rules rules) {
+    if (KNOWN == Known::nothing) return rules;
     rules.current = Decay::forget;
     rules.current_checked = rules.potential_checked = false;
+    if (KNOWN == Known::plain) return rules;
+    rules.potential = Decay::shift;
+    rules.floor = rules.soft = false;
     return rules;
 }
 
@@ -147,6 +168,13 @@ struct Population {
     int64_t fired = 0;
     int padded() const { return tile * tiles; }
 };
+
+// A word of a mask from any bit on; ``words``: what is left of the mask.
+inline uint64_t word_from(const uint64_t *mask, int words, int bit) {
+    const int at = bit / 64, by = bit % 64;
+    const uint64_t low = at < words ? mask[at] >> by : 0;
+    return by && at + 1 < words ? low | mask[at + 1] << (64 - by) : low;
+}
 
 struct Network {
     Signal *signals = nullptr;

@@ -78,20 +78,33 @@ inline Numbers<Number> stepped(const snn::Rules &rules, bool readout, const Own<
 }
 
 // The step of TILE neurons: ``x`` becomes the potential before the reset, ``spikes`` gets one bit a neuron.
-template <int TILE, class Number>
-inline void fire(const snn::Rules &given, bool readout, const Own<Number> &own, Number *x, Number *u, Number *w,
-                 uint64_t *spikes) {
+template <int TILE, class Number, snn::Known KNOWN>
+inline void fire_knowing(const snn::Rules &given, bool readout, const Own<Number> &own, Number *x, Number *u, Number *w,
+                         uint64_t *spikes) {
     constexpr int lanes = SNN_BLOCK / static_cast<int>(sizeof(Number));
-    const snn::Rules rules = given;  // a copy that no store of numbers can change
+    constexpr bool any = KNOWN == snn::Known::nothing;
+    const snn::Rules rules = snn::given_that<KNOWN>(given);  // a copy that no store of numbers can change
     for (int word = 0; word < (TILE + 63) / 64; ++word) {
         uint64_t bits = 0;
         for (int lane = 64 * word; lane < 64 * (word + 1) && lane < TILE; lane += lanes) {
-            Numbers<Number> current = load<Numbers<Number>>(u + lane), potential = load<Numbers<Number>>(w + lane);
-            store(x + lane, stepped<Number>(rules, readout, own, lane, load<Numbers<Number>>(x + lane), current, potential, bits));
-            store(u + lane, current);
+            Numbers<Number> current = {}, potential = load<Numbers<Number>>(w + lane);
+            if (any) current = load<Numbers<Number>>(u + lane);
+            store(x + lane, stepped<Number>(rules, any && readout, own, lane, load<Numbers<Number>>(x + lane), current,
+                                            potential, bits));
+            if (any) store(u + lane, current);
             store(w + lane, potential);
         }
         spikes[word] = bits;
+    }
+}
+
+template <int TILE, class Number>
+inline void fire(const snn::Rules &rules, bool readout, const Own<Number> &own, Number *x, Number *u, Number *w,
+                 uint64_t *spikes) {
+    switch (snn::known(rules, readout)) {
+        case snn::Known::usual: return fire_knowing<TILE, Number, snn::Known::usual>(rules, readout, own, x, u, w, spikes);
+        case snn::Known::plain: return fire_knowing<TILE, Number, snn::Known::plain>(rules, readout, own, x, u, w, spikes);
+        default: return fire_knowing<TILE, Number, snn::Known::nothing>(rules, readout, own, x, u, w, spikes);
     }
 }
 

@@ -10,6 +10,18 @@ constexpr int longest = 1 << 15;              // pixels and steps of a piece: an
 constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
 constexpr double features_cost = 0.75;        // of one weight added to features, which have no pixels to look up
 
+// Connections that meet in one tile.
+int most_connections(const Population &population, const std::vector<Connection> &ways) {
+    if (population.count <= most_terms) return population.count;
+    int most = 0;
+    for (int tile = 0; tile < population.tiles; ++tile) {
+        int here = 0;
+        for (const Connection &way : ways) here += tile >= way.first_tile && tile < way.first_tile + way.tiles;
+        most = most > here ? most : here;
+    }
+    return most;
+}
+
 }  // namespace
 
 // Whether all that arrives is multiplied out: where that takes fewer instructions than the events are expected to, from the
@@ -17,7 +29,7 @@ constexpr double features_cost = 0.75;        // of one weight added to features
 bool Engine::multiplies(int index, int samples, int steps) const {
     const Population &population = populations_[index];
     const Signal &target = signals_[population.signal];
-    const int tile = matrix_tile(population), channels = divided_up(target.channels, tile) * tile;
+    const int tile = matrix_tile(population);
     const double places = static_cast<double>(samples) * steps * target.pixels();
     double made = 0, added = 0;
     bool any = false;
@@ -25,18 +37,19 @@ bool Engine::multiplies(int index, int samples, int steps) const {
         if (way.form == Form::one_to_one && signals_[way.source].masks) continue;
         if (!has_matrix(way)) return false;
         any = true;
+        const int channels = (divided_up(way.lane + way.lanes, tile) - way.lane / tile) * tile;
         const Matrix &matrix = way.matrix;
         const double rows = divided_up(samples * steps * matrix.rows, 16) * 16.0 * target.height;
         made += rows * (kernels_->whole_blocks ? matrix.count * 64 : matrix.columns) * channels;
         const Pool &pool = events_[way.events].pool;
-        const double window = static_cast<double>(way.kernel_y) * way.kernel_x * signals_[way.source].channels;
+        const double window = static_cast<double>(way.kernel_y) * way.kernel_x * way.channels;
         const double spikes = static_cast<double>(__atomic_load_n(&spikes_[way.source], __ATOMIC_RELAXED));
         const double seen = static_cast<double>(__atomic_load_n(&places_[way.source], __ATOMIC_RELAXED)) + 1e-9;
         const double fired = spikes / seen * pool.kernel_y * pool.kernel_x;
-        added += places * (fired * window * population.padded() + fixed_cost * population.tiles) *
+        added += places * (fired * window * way.tiles * population.tile + fixed_cost * way.tiles) *
                  (population.features ? features_cost : 1);
     }
-    return any && population.count <= most_terms && made < added * products;
+    return any && most_connections(population, connections_[index]) <= most_terms && made < added * products;
 }
 
 // Layer after layer. Where there are samples enough every worker takes its own through all layers, and meets the others
@@ -115,7 +128,7 @@ void Engine::multiply_layer(int index, const Part &part, Workers &workers, int64
             const uint64_t *masks = then < 0 ? nullptr : signals_[way.source].mask(part.first + line / steps, then);
             const int64_t events =
                 kernels_->spread(network_, way, masks, 0, 1, bytes + line * way.matrix.line_bytes, planes[at].row_bytes);
-            __atomic_fetch_add(&operations[first_connection[index] + static_cast<int>(at)], events * signal.channels,
+            __atomic_fetch_add(&operations[first_connection[index] + static_cast<int>(at)], events * way.lanes,
                                __ATOMIC_RELAXED);
         });
     }

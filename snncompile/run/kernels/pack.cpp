@@ -8,9 +8,13 @@ namespace snn {
 
 namespace {
 
-// One row of one tile. ``from`` are the weights of all target channels for one source channel and place of the kernel.
-void pack_row(const int64_t *from, int channels, int tile, Form form, bool wide, int block, uint8_t *to) {
-    const auto at = [&](int channel) { return channel < channels ? from[channel] : 0; };
+// One row of one tile. ``from`` are the weights of all target channels for one source channel and place of the kernel; the
+// tile begins at ``first_channel`` of them.
+void pack_row(const int64_t *from, int first_channel, int channels, int tile, Form form, bool wide, int block, uint8_t *to) {
+    const auto at = [&](int lane) {
+        const int channel = first_channel + lane;
+        return channel >= 0 && channel < channels ? from[channel] : 0;
+    };
     if (form == Form::bytes) {  // word = 256 high + (low + 128): the channels of a block, its first half below
         const int half = block / 2;
         for (int first = 0; first < tile; first += block)
@@ -40,12 +44,11 @@ size_t row_bytes(Form form, int tile, bool wide) {
     return static_cast<size_t>(tile) * (form == Form::bytes ? 1 : form == Form::shorts ? 2 : wide ? 8 : 4);
 }
 
-void pack(const Weights &weights, Form form, int tile, int tiles, bool wide, int block, uint8_t *to) {
+void pack(const Weights &weights, Form form, int tile, int tiles, int before, bool wide, int block, uint8_t *to) {
     const size_t row = row_bytes(form, tile, wide);
     for (int part = 0; part < tiles; ++part)
         for (size_t at = 0; at < static_cast<size_t>(weights.pixels) * weights.rows; ++at, to += row)
-            pack_row(weights.data + at * weights.channels + static_cast<size_t>(part) * tile, weights.channels - part * tile,
-                     tile, form, wide, block, to);
+            pack_row(weights.data + at * weights.channels, part * tile - before, weights.channels, tile, form, wide, block, to);
 }
 
 // Kernel rows one after the other. Where pixels have whole blocks of channels, the same channels of neighbouring pixels
@@ -68,14 +71,18 @@ std::vector<Block> blocks_of(const Connection &way, int channels) {
 
 size_t matrix_bytes(int channels, int blocks) { return static_cast<size_t>(channels + 63) / 64 * 4 * blocks * 1024; }
 
-void pack_matrix(const Weights &weights, const std::vector<Block> &blocks, int8_t *to) {
-    std::memset(to, 0, matrix_bytes(weights.channels, static_cast<int>(blocks.size())));
-    for (int panel = 0; panel < weights.channels; panel += 16)
+void pack_matrix(const Weights &weights, int before, const std::vector<Block> &blocks, int8_t *to) {
+    const int channels = before + weights.channels;
+    std::memset(to, 0, matrix_bytes(channels, static_cast<int>(blocks.size())));
+    for (int panel = 0; panel < channels; panel += 16)
         for (const Block &block : blocks) {
             for (int row = 0; row < block.used; ++row) {
-                const int64_t *from = weights.data + static_cast<size_t>(block.first + row) * weights.channels + panel;
-                for (int channel = 0; channel < 16 && panel + channel < weights.channels; ++channel)
-                    to[row / 4 * 64 + channel * 4 + row % 4] = static_cast<int8_t>(from[channel]);
+                const int64_t *from = weights.data + static_cast<size_t>(block.first + row) * weights.channels;
+                for (int lane = 0; lane < 16; ++lane) {
+                    const int channel = panel + lane - before;
+                    if (channel < 0 || channel >= weights.channels) continue;
+                    to[row / 4 * 64 + lane * 4 + row % 4] = static_cast<int8_t>(from[channel]);
+                }
             }
             to += 1024;
         }

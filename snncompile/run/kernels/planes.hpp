@@ -31,19 +31,29 @@ inline void clear(uint8_t *to, size_t bytes) {
     if (bytes) __builtin_memset(to, 0, bytes);
 }
 
-// The bytes of one place: the sum, or the union, of the pixels of its window. Returns the events.
-inline int64_t spread_pixel(const snn::Signal &source, const snn::Pool &pool, const uint64_t *masks, int y, int x, uint8_t *to) {
+// So many channels of a pixel, from any one on.
+inline uint64_t word_of(const uint64_t *mask, int words, int first, int count) {
+    return snn::word_from(mask, words, first) & (~uint64_t{0} >> (64 - count));
+}
+
+// The bytes of one place: the sum, or the union, of the pixels of its window, for the channels that a connection reads.
+// WHOLE: all of the source's. Returns the events.
+template <bool WHOLE>
+inline int64_t spread_pixel(const snn::Signal &source, const snn::Connection &way, const snn::Pool &pool, const uint64_t *masks,
+                            int y, int x, uint8_t *to) {
     const int top = most(0, y * pool.stride_y - pool.padding_y);
     const int bottom = least(source.height, y * pool.stride_y - pool.padding_y + pool.kernel_y);
     const int left = most(0, x * pool.stride_x - pool.padding_x);
     const int right = least(source.width, x * pool.stride_x - pool.padding_x + pool.kernel_x);
     int64_t events = 0;
-    for (int word = 0; word < source.words; ++word) {
+    for (int channel = 0; channel < way.channels; channel += 64) {
         Counts counts;
         uint64_t any = 0;
+        const int here = least(64, way.channels - channel);
         for (int row = top; row < bottom; ++row)
             for (int column = left; column < right; ++column) {
-                const uint64_t bits = masks[(static_cast<size_t>(row) * source.width + column) * source.words + word];
+                const uint64_t *mask = masks + (static_cast<size_t>(row) * source.width + column) * source.words;
+                const uint64_t bits = WHOLE ? mask[channel / 64] : word_of(mask, source.words, way.first + channel, here);
                 any |= bits;
                 if (pool.maximum || !bits) continue;
                 events += __builtin_popcountll(bits);
@@ -53,7 +63,7 @@ inline int64_t spread_pixel(const snn::Signal &source, const snn::Pool &pool, co
             events += __builtin_popcountll(any);
             counts.add(any);
         }
-        counts.leave(least(64, source.channels - 64 * word), to + 64 * word);
+        counts.leave(here, to + channel);
     }
     return events;
 }
@@ -74,6 +84,37 @@ inline int64_t spread_words(const uint64_t *mask, int channels, uint8_t *to) {
     return events;
 }
 
+// A window of its channels. Returns the events.
+inline int64_t spread_window(const snn::Signal &source, const snn::Connection &way, const uint64_t *mask, uint8_t *to) {
+    int64_t events = 0;
+    for (int channel = 0; channel < way.channels; channel += 64) {
+        const int here = least(64, way.channels - channel);
+        const uint64_t bits = word_of(mask, source.words, way.first + channel, here);
+        events += spread_words(&bits, here, to + channel);
+    }
+    return events;
+}
+
+// The places [left, right) of one row, those of the source's row ``y``. Returns the events times the targets along the row.
+template <bool POOLED, bool WHOLE>
+int64_t spread_row(const snn::Signal &source, const snn::Connection &way, const snn::Pool &pool, const uint64_t *masks, int y,
+                   int left, int right, uint8_t *to) {
+    const int channels = way.channels, words = source.words;  // bytes that are written may be anything, to a compiler
+    const int *over = way.matrix.over_x;
+    const uint64_t *mask = masks + static_cast<size_t>(y) * source.width * words;
+    int64_t events = 0;
+    for (int column = left; column < right; ++column, mask += words) {
+        uint8_t *place = to + static_cast<size_t>(column) * channels;
+        if (POOLED)
+            events += over[column] * spread_pixel<WHOLE>(source, way, pool, masks, y, column - way.padding_x, place);
+        else if (WHOLE)
+            events += over[column] * spread_words(mask, channels, place);
+        else
+            events += over[column] * spread_window(source, way, mask, place);
+    }
+    return events;
+}
+
 // The plane of one sample and step, see Kernels::spread.
 inline int64_t spread_line(const snn::Network &network, const snn::Connection &way, const uint64_t *masks, uint8_t *plane,
                            size_t row_bytes) {
@@ -81,8 +122,8 @@ inline int64_t spread_line(const snn::Network &network, const snn::Connection &w
     const snn::Matrix &matrix = way.matrix;
     const snn::Events &grid = network.events[way.events];
     const snn::Pool &pool = grid.pool;
-    const bool pooled = is_pooled(pool);
-    const size_t channels = static_cast<size_t>(source.channels);
+    const bool pooled = is_pooled(pool), whole = way.channels == source.channels;
+    const size_t channels = static_cast<size_t>(way.channels);
     const int left = least(way.padding_x, matrix.width), right = least(matrix.width, way.padding_x + grid.width);
     int64_t total = 0;
     for (int row = 0; row < matrix.height; ++row) {
@@ -93,12 +134,9 @@ inline int64_t spread_line(const snn::Network &network, const snn::Connection &w
             continue;
         }
         clear(to, left * channels);
-        int64_t events = 0;
-        const uint64_t *mask = masks + static_cast<size_t>(y) * source.width * source.words;
-        for (int column = left; column < right; ++column, mask += source.words)
-            events += matrix.over_x[column] *
-                      (pooled ? spread_pixel(source, pool, masks, y, column - way.padding_x, to + column * channels)
-                              : spread_words(mask, source.channels, to + column * channels));
+        const auto places = pooled ? (whole ? spread_row<true, true> : spread_row<true, false>)
+                                   : (whole ? spread_row<false, true> : spread_row<false, false>);
+        const int64_t events = places(source, way, pool, masks, y, left, right, to);
         clear(to + right * channels, matrix.line_bytes - right * channels);
         total += events * matrix.over_y[row];
     }
@@ -109,8 +147,8 @@ int64_t spread(const snn::Network &network, const snn::Connection &way, const ui
                uint8_t *plane, size_t row_bytes) {
     const snn::Signal &source = network.signals[way.source];
     int64_t events = 0;
-    if (masks && source.pixels() == 1 && way.matrix.height * way.matrix.width == 1 && !(way.padding_y | way.padding_x) &&
-        !is_pooled(network.events[way.events].pool)) {  // features: a line holds whole words
+    if (masks && source.pixels() == 1 && way.channels == source.channels && way.matrix.height * way.matrix.width == 1 &&
+        !(way.padding_y | way.padding_x) && !is_pooled(network.events[way.events].pool)) {  // features: a line holds whole words
         for (int line = 0; line < count; ++line, plane += way.matrix.line_bytes, masks += apart)
             events += spread_words(masks, 64 * source.words, plane);
         return events;

@@ -25,10 +25,10 @@ inline void set_tiles() {
 
 inline void release_tiles() { _tile_release(); }
 
-// 32 (or 16) rows times 32 columns: four sums (or two) stay in tiles over all blocks.
+// 32 (or 16) rows times 32 columns: four sums (or two) stay in tiles over the blocks from ``first`` to ``last``.
 template <bool TWO>
-inline void product(const snn::Matrix &matrix, const uint8_t *from, size_t row_bytes, const int8_t *weights, int32_t *sums,
-                    int width, bool more) {
+inline void product(const snn::Matrix &matrix, int first, int last, const uint8_t *from, size_t row_bytes,
+                    const int8_t *weights, int32_t *sums, int width, bool more) {
     const size_t step = matrix.step_bytes, panel = static_cast<size_t>(matrix.count) * 1024;
     const size_t line = static_cast<size_t>(width) * 4;
     if (more) {
@@ -44,7 +44,8 @@ inline void product(const snn::Matrix &matrix, const uint8_t *from, size_t row_b
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (const snn::Block *block = matrix.blocks; block < matrix.blocks + matrix.count; ++block, weights += 1024) {
+    weights += static_cast<size_t>(first) * 1024;
+    for (const snn::Block *block = matrix.blocks + first; block < matrix.blocks + last; ++block, weights += 1024) {
         const uint8_t *at = from + block->line * row_bytes + block->bytes;
         _tile_loadd(6, weights, 64);
         _tile_loadd(7, weights + panel, 64);
@@ -65,13 +66,17 @@ inline void product(const snn::Matrix &matrix, const uint8_t *from, size_t row_b
 
 inline void products(const snn::Matrix &matrix, const uint8_t *from, size_t row_bytes, const int8_t *weights, int rows,
                      int32_t *sums, int width, bool more) {
-    for (int row = 0; row < rows; row += 32) {
-        const uint8_t *at = from + row * matrix.step_bytes;
-        if (rows - row > 16)
-            product<true>(matrix, at, row_bytes, weights, sums + row * width, width, more);
-        else
-            product<false>(matrix, at, row_bytes, weights, sums + row * width, width, more);
-    }
+    // where rows are many, blocks whose weights stay in the first cache for all of them, beside the counts
+    const int together = rows > 64 ? 12 : matrix.count;
+    for (int first = 0; first < matrix.count; first += together)
+        for (int row = 0; row < rows; row += 32) {
+            const int last = least(matrix.count, first + together);
+            const uint8_t *at = from + row * matrix.step_bytes;
+            if (rows - row > 16)
+                product<true>(matrix, first, last, at, row_bytes, weights, sums + row * width, width, more || first);
+            else
+                product<false>(matrix, first, last, at, row_bytes, weights, sums + row * width, width, more || first);
+        }
 }
 
 #else

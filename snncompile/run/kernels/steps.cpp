@@ -14,7 +14,7 @@ constexpr size_t most_state = 16 << 20;  // bytes of their state
 constexpr int soon = 8;                  // steps: an interrupt waits for no more
 
 bool is_one(const Pool &pool) {
-    return pool.kernel_y * pool.kernel_x * pool.stride_y * pool.stride_x == 1 && !(pool.padding_y | pool.padding_x);
+    return pool.kernel_y * pool.kernel_x * pool.stride_y * pool.stride_x * pool.spread_y * pool.spread_x == 1 && !(pool.padding_y | pool.padding_x);
 }
 
 }  // namespace
@@ -23,10 +23,12 @@ bool is_one(const Pool &pool) {
 bool Engine::has_features(int index) const {
     const Population &population = populations_[index];
     const std::vector<Connection> &ways = connections_[index];
-    if (population.wide || ways.empty() || ways.size() > most_terms || signals_[population.signal].pixels() != 1) return false;
+    const Signal &target = signals_[population.signal];
+    if (population.wide || ways.empty() || ways.size() > most_terms || target.pixels() != 1) return false;
     for (const Connection &way : ways)
         if ((way.form != Form::bytes && way.form != Form::shorts) || way.events < 0 || way.reach ||
             way.shift != ways[0].shift || signals_[way.source].pixels() != 1 || !signals_[way.source].masks ||
+            way.channels != signals_[way.source].channels || way.lanes != target.channels ||  // a part of it, of groups
             way.kernel_y * way.kernel_x != 1 || (way.padding_y | way.padding_x) || !is_one(events_[way.events].pool))
             return false;
     return true;
@@ -169,7 +171,7 @@ void Engine::spread_step(Piece &piece, const Group &group, Worker &room) {
         const size_t apart = static_cast<size_t>(source.steps) * source.pixels() * source.words;
         const int64_t events =
             kernels_->spread(network_, way, masks, apart, piece.samples, bytes, room.views[at].row_bytes);
-        if (counted) piece.operations[at] += events * signals_[population.signal].channels;
+        if (counted) piece.operations[at] += events * way.lanes;
     }
 }
 

@@ -39,7 +39,7 @@ void step_rows(const snn::Network &network, const snn::Population &population, s
     const snn::Signal &target = network.signals[population.signal];
     snn::Rules rules = population.rules;
     if (PLAIN) {
-        rules = snn::plain(rules);
+        rules = snn::given_that<snn::Known::plain>(rules);
         rules.potential = DECAY;
     }
     rules.fraction += population.connections->shift;
@@ -73,7 +73,7 @@ typedef void (*StepRows)(const snn::Network &, const snn::Population &, snn::Pie
 
 template <int WIDTH>
 StepRows rows_of(const snn::Population &population) {
-    if (population.readout || population.potentials || !snn::is_plain(population.rules))
+    if (population.potentials || snn::known(population.rules, population.readout) == snn::Known::nothing)
         return step_rows<WIDTH, false, snn::Decay::keep>;
     switch (population.rules.potential) {
         case snn::Decay::keep: return step_rows<WIDTH, true, snn::Decay::keep>;

@@ -50,6 +50,16 @@ inline void store(void *to, V value) {
     __builtin_memcpy(to, &value, sizeof value);
 }
 
+// Read once: a compiler that meets two uses would read memory twice, and reading is what adding weights waits for.
+inline Shorts in_register(Shorts value) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(value));
+#elif defined(__AVX2__)
+    __asm__("" : "+x"(value));
+#endif
+    return value;
+}
+
 inline int least(int a, int b) { return a < b ? a : b; }
 inline int most(int a, int b) { return a > b ? a : b; }
 
@@ -80,6 +90,21 @@ inline uint64_t above(typename Vector<Number>::type a, typename Vector<Number>::
     for (int lane = 0; lane < SNN_BLOCK / static_cast<int>(sizeof(Number)); ++lane)
         bits |= static_cast<uint64_t>(a[lane] > b[lane]) << lane;
     return bits;
+#endif
+}
+
+// The lanes whose bit is set, zero elsewhere.
+template <class Number>
+inline typename Vector<Number>::type picked(uint64_t bits, const Number *from) {
+#if defined(__AVX512F__)
+    if (sizeof(Number) == 4)
+        return (typename Vector<Number>::type)_mm512_maskz_loadu_epi32(static_cast<__mmask16>(bits), from);
+    return (typename Vector<Number>::type)_mm512_maskz_loadu_epi64(static_cast<__mmask8>(bits), from);
+#else
+    typename Vector<Number>::type lanes;
+    for (int lane = 0; lane < SNN_BLOCK / static_cast<int>(sizeof(Number)); ++lane) lanes[lane] = lane;
+    const auto ones = -(((typename Vector<Number>::type{} + static_cast<Number>(bits)) >> lanes) & 1);
+    return ones & load<typename Vector<Number>::type>(from);
 #endif
 }
 
