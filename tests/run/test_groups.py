@@ -47,8 +47,8 @@ def grouped(draw: Random) -> Case:
 
     def conv(source: int, target: int, groups: int, kernel: int, stride: int) -> Conv:
         sides = (target, source // groups, kernel, draw.choice((kernel, 1)))
-        spread = draw.choice((1, 1, 2))
-        return Conv(weights(*sides), None, (stride, 1), (draw.choice((0, 1, 2)), 1), (1, spread), groups)
+        dilation, apart = (1, draw.choice((1, 1, 2))), draw.choice(((), (), (2, 1), (2, 3)))
+        return Conv(weights(*sides), None, (stride, 1), (draw.choice((0, 1, 2)), 1), dilation, groups, apart)
 
     groups = draw.choice((1, 2, 3, 4, 7, 33))
     first = groups * draw.choice((1, 1, 2, 5, 16, 31) if groups < 7 else (1, 1, 2))
