@@ -45,21 +45,22 @@ def parts(way: Way, channels: int, tile: int) -> list[Part]:
         return [Part(way, 0, inward, 0, channels)]
     source, target = inward // way.groups, channels // way.groups  # channels of a group
     together = max(1, tile // target)
-    square = way.weights.reshape(-1, inward, channels)
+    square = way.weights.reshape(len(way.weights), -1, inward, channels)
     found = []
     for group in range(0, way.groups, together):
         end = min(way.groups, group + together)
         first, last, lane, stop = group * source, end * source, group * target, end * target
-        weights = np.ascontiguousarray(square[:, first:last, lane:stop]).reshape(1, -1, stop - lane)
+        weights = np.ascontiguousarray(square[:, :, first:last, lane:stop]).reshape(len(square), -1, stop - lane)
         found.append(Part(replace(way, weights=weights, groups=end - group), first, last - first, lane, stop - lane))
     return found
 
 
 def is_depthwise(way: Way, channels: int) -> bool:
-    """Whether every channel is a group of one that reads spikes as they are: sums behind a pool are none, and what is
-    spread out lies elsewhere.
+    """Whether every channel is a group of one that reads spikes as they are, by weights that are the same everywhere:
+    sums behind a pool are no spikes, and what is spread out lies elsewhere.
     """
-    return 1 < way.groups == channels == way.grid.channels and way.pool is None and way.spread == (1, 1)
+    alone = 1 < way.groups == channels == way.grid.channels
+    return alone and way.pool is None and way.spread == (1, 1) and len(way.weights) == 1
 
 
 def fitting(into: Sequence[Way], channels: int, tile: int) -> int:
