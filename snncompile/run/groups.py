@@ -45,12 +45,12 @@ def parts(way: Way, channels: int, tile: int) -> list[Part]:
         return [Part(way, 0, inward, 0, channels)]
     source, target = inward // way.groups, channels // way.groups  # channels of a group
     together = max(1, tile // target)
-    square = way.weights.reshape(len(way.weights), -1, inward, channels)
+    places = way.weights.reshape(len(way.weights), -1, inward, channels)
     found = []
     for group in range(0, way.groups, together):
         end = min(way.groups, group + together)
         first, last, lane, stop = group * source, end * source, group * target, end * target
-        weights = np.ascontiguousarray(square[:, :, first:last, lane:stop]).reshape(len(square), -1, stop - lane)
+        weights = np.ascontiguousarray(places[:, :, first:last, lane:stop]).reshape(len(places), -1, stop - lane)
         found.append(Part(replace(way, weights=weights, groups=end - group), first, last - first, lane, stop - lane))
     return found
 
