@@ -110,11 +110,11 @@ def train_with(recipe: Recipe, data_root: Path | None, out: Path, options: Optio
     set_threads()
     if options.resume and (done := already(recipe, out, log)):
         return done
-    refuse_overwriting(out, options.resume, options.force)
     if options.resume and has_teacher(recipe) and not resume_path(out).is_file():
         if not begun(teacher_path(out)):
             raise nothing_to_resume(out)
         options = replace(options, resume=False)  # it was ended while its teacher was taught, or soon after
+    refuse_overwriting(out, options.resume, options.force)
 
     def teach(teacher: Recipe, path: Path) -> bool:
         again = not options.force and begun(path)

@@ -128,7 +128,8 @@ class Backward:
             raise _gone(self._lost) from error
 
     def _wrapped(self) -> parallel.DistributedDataParallel:
-        """The wrapper, made when network and device are settled.
+        """The wrapper, made when network and device are settled. All processes have the same weights by then, from one
+        seed or one file.
 
         Buckets stay as they are (``find_unused_parameters``): made anew after the first step, sums would go in another
         order in a training that is resumed.

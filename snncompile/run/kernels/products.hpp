@@ -25,43 +25,63 @@ inline void set_tiles() {
 
 inline void release_tiles() { _tile_release(); }
 
-// 32 (or 16) rows times 32 columns: four sums (or two) stay in tiles over the blocks from ``first`` to ``last``.
+// Sums of 32 (TWO) or 16 rows times 32 columns, in tiles 0 to 3.
 template <bool TWO>
-inline void product(const snn::Matrix &matrix, int first, int last, const uint8_t *from, size_t row_bytes,
-                    const int8_t *weights, int32_t *sums, int width, bool more) {
-    const size_t step = matrix.step_bytes, panel = static_cast<size_t>(matrix.count) * 1024;
+inline void no_sums() {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (!TWO) return;
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+template <bool TWO>
+inline void load_sums(const int32_t *sums, int width) {
     const size_t line = static_cast<size_t>(width) * 4;
-    if (more) {
-        _tile_loadd(0, sums, line);
-        _tile_loadd(1, sums + 16, line);
-        if (TWO) {
-            _tile_loadd(2, sums + 16 * width, line);
-            _tile_loadd(3, sums + 16 * width + 16, line);
-        }
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    weights += static_cast<size_t>(first) * 1024;
-    for (const snn::Block *block = matrix.blocks + first; block < matrix.blocks + last; ++block, weights += 1024) {
-        const uint8_t *at = from + block->line * row_bytes + block->bytes;
-        _tile_loadd(6, weights, 64);
-        _tile_loadd(7, weights + panel, 64);
-        _tile_loadd(4, at, step);
-        _tile_dpbusd(0, 4, 6);
-        _tile_dpbusd(1, 4, 7);
-        if (!TWO) continue;
-        _tile_loadd(5, at + 16 * step, step);
-        _tile_dpbusd(2, 5, 6);
-        _tile_dpbusd(3, 5, 7);
-    }
+    _tile_loadd(0, sums, line);
+    _tile_loadd(1, sums + 16, line);
+    if (!TWO) return;
+    _tile_loadd(2, sums + 16 * width, line);
+    _tile_loadd(3, sums + 16 * width + 16, line);
+}
+
+template <bool TWO>
+inline void store_sums(int32_t *sums, int width) {
+    const size_t line = static_cast<size_t>(width) * 4;
     _tile_stored(0, sums, line);
     _tile_stored(1, sums + 16, line);
     if (!TWO) return;
     _tile_stored(2, sums + 16 * width, line);
     _tile_stored(3, sums + 16 * width + 16, line);
+}
+
+// One block more in these: rows of counts ``step`` bytes apart, the weights of both halves of the columns ``panel`` apart.
+template <bool TWO>
+inline void add_block(const uint8_t *at, size_t step, const int8_t *weights, size_t panel) {
+    _tile_loadd(6, weights, 64);
+    _tile_loadd(7, weights + panel, 64);
+    _tile_loadd(4, at, step);
+    _tile_dpbusd(0, 4, 6);
+    _tile_dpbusd(1, 4, 7);
+    if (!TWO) return;
+    _tile_loadd(5, at + 16 * step, step);
+    _tile_dpbusd(2, 5, 6);
+    _tile_dpbusd(3, 5, 7);
+}
+
+// 32 (or 16) rows times 32 columns: four sums (or two) stay in tiles over the blocks from ``first`` to ``last``.
+template <bool TWO>
+inline void product(const snn::Matrix &matrix, int first, int last, const uint8_t *from, size_t row_bytes,
+                    const int8_t *weights, int32_t *sums, int width, bool more) {
+    const size_t step = matrix.step_bytes, panel = static_cast<size_t>(matrix.count) * 1024;
+    if (more)
+        load_sums<TWO>(sums, width);
+    else
+        no_sums<TWO>();
+    weights += static_cast<size_t>(first) * 1024;
+    for (const snn::Block *block = matrix.blocks + first; block < matrix.blocks + last; ++block, weights += 1024)
+        add_block<TWO>(from + block->line * row_bytes + block->bytes, step, weights, panel);
+    store_sums<TWO>(sums, width);
 }
 
 inline void products(const snn::Matrix &matrix, const uint8_t *from, size_t row_bytes, const int8_t *weights, int rows,

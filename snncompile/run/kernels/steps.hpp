@@ -89,33 +89,16 @@ StepRows rows_of(const snn::Population &population) {
 template <bool TWO>
 inline void feature_product(const snn::Population &population, const snn::Plane *planes, int row, int channel,
                             int32_t *sums, int width) {
-    const size_t line = static_cast<size_t>(width) * 4;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    no_sums<TWO>();
     for (int index = 0; index < population.count; ++index) {
         const snn::Matrix &matrix = population.connections[index].matrix;
         const size_t step = matrix.step_bytes, panel = static_cast<size_t>(matrix.count) * 1024;
         const uint8_t *at = planes[index].bytes + row * step;
         const int8_t *weights = matrix.weights + channel / 16 * panel;
-        for (const uint8_t *end = at + 64 * matrix.count; at < end; at += 64, weights += 1024) {
-            _tile_loadd(4, at, step);
-            _tile_loadd(6, weights, 64);
-            _tile_loadd(7, weights + panel, 64);
-            _tile_dpbusd(0, 4, 6);
-            _tile_dpbusd(1, 4, 7);
-            if (!TWO) continue;
-            _tile_loadd(5, at + 16 * step, step);
-            _tile_dpbusd(2, 5, 6);
-            _tile_dpbusd(3, 5, 7);
-        }
+        for (const uint8_t *end = at + 64 * matrix.count; at < end; at += 64, weights += 1024)
+            add_block<TWO>(at, step, weights, panel);
     }
-    _tile_stored(0, sums, line);
-    _tile_stored(1, sums + 16, line);
-    if (!TWO) return;
-    _tile_stored(2, sums + 16 * width, line);
-    _tile_stored(3, sums + 16 * width + 16, line);
+    store_sums<TWO>(sums, width);
 }
 
 // All samples and channels of a piece: sums [tile][sample][channel of the tile], ``apart`` from one tile to the next.

@@ -158,3 +158,15 @@ def test_a_student_without_a_teacher_of_its_own_has_nothing_to_resume(tmp_path: 
     with pytest.raises(ReadError, match=r"out.pt: there is nothing to resume"):
         train(taught(tmp_path), None, tmp_path / "out.pt", resume=True, log=quiet)
     assert not (tmp_path / "out.teacher.pt").exists()
+
+
+def test_resuming_gives_up_no_other_checkpoint_nor_trains_a_teacher_before_it_says_so(tmp_path: Path) -> None:
+    student, out = taught(tmp_path), tmp_path / "out.pt"
+    assert train(Recipe.load(str(tmp_path / "teacher.toml")), None, out, log=quiet).finished
+    before = out.read_bytes()
+    (tmp_path / "out.teacher.pt.resume").write_bytes(b"begun")
+    said: list[str] = []
+    with pytest.raises(ReadError, match=r"out.pt: exists"):
+        train(student, None, out, resume=True, log=said.append)
+    assert out.read_bytes() == before
+    assert said == []
