@@ -55,12 +55,12 @@ def compose(first: Linear, second: Linear, shape: Shape, middle: Shape | None = 
             rows = real(second.weight)
             return Dense(adjoint(first, rows.reshape(len(rows), *given), shape).reshape(len(rows), -1))
         case Dense(), Conv() | Pool():
-            return Dense(matrix(as_conv(second, middle[0]), middle) @ real(first.weight))
+            return Dense(linear.product(matrix(as_conv(second, middle[0]), middle), real(first.weight)))
         case ((Conv() | Pool()), (Conv() | Pool())):
             one, two = as_conv(first, shape[0]), as_conv(second, middle[0])
             if zeros_agree(one, two, shape, middle):
                 return _convolved(one, two)
-            return Dense(matrix(two, middle) @ matrix(one, shape))
+            return Dense(linear.product(matrix(two, middle), matrix(one, shape)))
         case _:
             raise NotRepresentable(f"{first} before {second} has no common form", where="compose")
 
@@ -84,7 +84,7 @@ def adjoint(op: Linear, y: Reals, shape: Shape) -> Reals:
         case Scale():
             return np.asarray(y * real(op.factor))
         case Dense():
-            return (y.reshape(len(y), -1) @ real(op.weight)).reshape(len(y), *shape)
+            return linear.product(y.reshape(len(y), -1), real(op.weight)).reshape(len(y), *shape)
         case Conv() | Pool():
             conv = as_conv(op, shape[0])
             geometry = conv.stride, conv.padding, conv.dilation, conv.groups, conv.spread

@@ -22,7 +22,7 @@ from snncompile.ir.ops import By, Conv, Dense, Neuron, Param, Readout, Scale, Sh
 from snncompile.ir.shapes import shape_of
 from snncompile.passes.quantise_integers import Candidate, Incoming, integer_population
 from snncompile.run.integer import IntegerGraph
-from snncompile.run.linear import spread_out, windows
+from snncompile.run.linear import product, spread_out, windows
 from snncompile.run.trace import Array
 from snncompile.target import Target
 
@@ -258,7 +258,7 @@ def _holds(item: Incoming) -> np.dtype[np.floating[Any]]:
 def _product(rows: Array, weight: Array) -> Array:
     """``rows @ weight.T`` in the type of the weights; rows that are narrower are widened some at a time."""
     if rows.dtype == weight.dtype:
-        return rows @ weight.T
+        return product(rows, weight.T)
     step = max(1, NUMBERS // 4 // max(1, rows.shape[1]))
-    parts = [rows[first : first + step].astype(weight.dtype) @ weight.T for first in range(0, len(rows), step)]
+    parts = [product(rows[first : first + step].astype(weight.dtype), weight.T) for first in range(0, len(rows), step)]
     return np.concatenate(parts) if parts else np.zeros((0, len(weight)), weight.dtype)

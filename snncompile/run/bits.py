@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.fixed import Integers
+from snncompile.run.linear import product
 
 try:
     from snncompile.run import _kernels
@@ -72,5 +73,5 @@ def _ones(words: Bits) -> Integers:
     """How many bits are set in every row, which is the last axis."""
     count, size = np.bitwise_count(words), words.shape[-1]
     if 64 * size < EXACT:  # a product with ones is the fastest sum there is
-        return (count.astype(np.float32) @ np.ones(size, dtype=np.float32)).astype(np.int64)
+        return product(count.astype(np.float32), np.ones(size, dtype=np.float32)).astype(np.int64)
     return np.asarray(count.sum(axis=-1, dtype=np.int64))

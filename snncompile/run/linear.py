@@ -42,13 +42,24 @@ def exact_type(x: Array, weight: Array, most: float | None = None) -> type[np.fl
     return next((held for held, end in COUNTS.items() if max(bound, most) < end / 2), None)
 
 
+def product(a: Array, b: Array) -> Array:
+    """``a @ b``, silent about flags of the processor.
+
+    OpenBLAS's AVX-512 kernels for few columns compute on lanes they never use, with whatever numbers lie there, so that
+    an "invalid value" is reported of products in which every number is finite. A NaN that comes out is seen by its
+    value.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(a @ b)
+
+
 def dense(x: Array, weight: Array, most: float | None = None) -> Array:
     """``y[n, o] = sum_i weight[o, i] x[n, i]``; ``x`` is flattened behind the batch axis. ``most`` as in
     ``exact_type``.
     """
     if (held := exact_type(x, weight, most)) is not None:
         return dense(x.astype(held), weight.astype(held)).astype(np.int64)
-    return x.reshape(len(x), -1) @ weight.T
+    return product(x.reshape(len(x), -1), weight.T)
 
 
 def spread_out(x: Array, spread: Size) -> Array:
@@ -90,8 +101,8 @@ def conv(
             patches = np.empty((inward, *kernel, part.shape[1], *place), dtype=x.dtype)
             for tap in np.ndindex(*kernel):  # a tap at a time, so that whole lines of a map are copied
                 patches[(slice(None), *tap)] = part[(..., *tap)]
-            product = (rows @ patches.reshape(rows.shape[1], -1)).reshape(each, part.shape[1], *place)
-            result[first : first + step, group * each : (group + 1) * each] = np.moveaxis(product, 1, 0)
+            made = product(rows, patches.reshape(rows.shape[1], -1)).reshape(each, part.shape[1], *place)
+            result[first : first + step, group * each : (group + 1) * each] = np.moveaxis(made, 1, 0)
     return result
 
 

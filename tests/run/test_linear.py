@@ -68,3 +68,11 @@ def test_a_convolution_patch_by_patch_is_the_whole(monkeypatch: pytest.MonkeyPat
         first = out // (6 // groups) * (4 // groups)
         window = padded[:, first : first + 4 // groups, 2:5, 1:4:2]  # of the place (1, 1)
         assert whole[:, out, 1, 1].tolist() == (window * weight[out]).sum(axis=(1, 2, 3)).tolist()
+
+
+def test_flags_of_the_processor_are_no_evidence() -> None:
+    # OpenBLAS's AVX-512 kernels raise them of lanes that they throw away; here they are raised for good
+    x, weight = np.array([[np.inf, -np.inf]]), np.ones((2, 2))
+    assert np.isnan(linear.product(x, weight)).all()
+    assert np.isnan(linear.dense(x, weight)).all()
+    assert np.isnan(linear.conv(x[:, :, None], weight[:, :, None], (1,), (0,), (1,), 1)).all()
