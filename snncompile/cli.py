@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import importlib
 import math
-import os
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from snncompile import __version__
+from snncompile.commands.console import let_go_of_output, plain, prepare_streams
 from snncompile.errors import InternalError, ReadError, SnncompileError
 
 EXITS = """\
@@ -79,6 +79,13 @@ def _jobs(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no number of processes from 1 to 999")
 
 
+def _name(text: str) -> str:
+    """The name of a file or of data. An empty one is a variable that was not set, and must not mean "none"."""
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("an empty name")
+
+
 def _length(text: str) -> float:
     """A step: positive and finite."""
     with contextlib.suppress(ValueError):
@@ -111,7 +118,7 @@ def _verb(verbs: Verbs[_Parser], name: str, summary: str, *, data: bool = False)
     verb.add_argument("-q", "--quiet", action="store_true", help="no log on standard error")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if data:
-        verb.add_argument("--data", metavar="D", help=DATA + "; default: the sample in the checkpoint")
+        verb.add_argument("--data", type=_name, metavar="D", help=DATA + "; default: the sample in the checkpoint")
         _root(verb)
     return verb
 
@@ -234,12 +241,14 @@ def _energy(verbs: Verbs[_Parser]) -> None:
     )
     verb.add_argument("--zero-skip", action="store_true", help="count no MAC for an analog value of zero")
     verb.add_argument("--multiplicity", choices=("unary", "graded"), default="unary", help="what a sum of k spikes is")
-    verb.add_argument("--budget", metavar="F", help="fail where a limit of this snncompile.toml does not hold")
-    verb.add_argument("--baseline", metavar="F", help="fail where a count is above this energy.lock.json")
+    verb.add_argument(
+        "--budget", type=_name, metavar="F", help="fail where a limit of this snncompile.toml does not hold"
+    )
+    verb.add_argument("--baseline", type=_name, metavar="F", help="fail where a count is above this energy.lock.json")
     verb.add_argument("--update-baseline", action="store_true", help="write the baseline instead of testing it")
     _reports(verb)
-    verb.add_argument("--junit", metavar="F", help="write a JUnit XML of every limit")
-    verb.add_argument("--benchmark", metavar="F", help="write the JSON that github-action-benchmark reads")
+    verb.add_argument("--junit", type=_name, metavar="F", help="write a JUnit XML of every limit")
+    verb.add_argument("--benchmark", type=_name, metavar="F", help="write the JSON that github-action-benchmark reads")
     reprice = _verb(verbs, "energy reprice", "a report under another price list, without running anything")
     reprice.add_argument("report", help="a JSON report of `snncompile energy -o`")
     _prices(reprice)
@@ -250,20 +259,22 @@ def _energy(verbs: Verbs[_Parser]) -> None:
     explain = _verb(verbs, "energy explain", "the formula of a layer's energy, its operands filled in")
     explain.add_argument("report", help="a JSON report of `snncompile energy -o`")
     explain.add_argument("layer", help="a layer of it")
-    explain.add_argument("--cost-model", metavar="M", help="another price list than the report's")
+    explain.add_argument("--cost-model", type=_name, metavar="M", help="another price list than the report's")
 
 
 def _prices(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--cost-model", default="horowitz45", metavar="M", help="a sheet of `snncompile targets`, or a file"
     )
-    verb.add_argument("--also", metavar="LIST", help="published conventions: rate-flops,tet,syops,neurobench")
-    verb.add_argument("-o", "--output", metavar="FILE", help="write the JSON report here as well")
+    verb.add_argument(
+        "--also", type=_name, metavar="LIST", help="published conventions: rate-flops,tet,syops,neurobench"
+    )
+    verb.add_argument("-o", "--output", type=_name, metavar="FILE", help="write the JSON report here as well")
 
 
 def _reports(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--markdown", metavar="F", help="write the report as Markdown")
-    verb.add_argument("--html", metavar="F", help="write the report as one HTML page")
+    verb.add_argument("--markdown", type=_name, metavar="F", help="write the report as Markdown")
+    verb.add_argument("--html", type=_name, metavar="F", help="write the report as one HTML page")
 
 
 def _show(verbs: Verbs[_Parser]) -> None:
@@ -295,6 +306,7 @@ def _of_two_words(words: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    prepare_streams()
     options = parser().parse_args(_of_two_words(sys.argv[1:] if argv is None else argv))
     try:
         _end_as_interrupted()
@@ -312,12 +324,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"snncompile {options.verb}: interrupted; nothing was left half written")
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        _let_go_of_output()
+        let_go_of_output()
         return 0
     except OSError as error:  # a full disk, no permission, a name too long: the system's words say it
         if options.debug:
             raise
-        _let_go_of_output()
+        let_go_of_output()
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         _say(f"snncompile {options.verb}: {what}")
         return ReadError.exit_code
@@ -333,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(line: str) -> None:
     """The last word, where somebody listens: the exit code must not change because nobody does."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
 
 
 def _end_as_interrupted() -> None:
@@ -344,12 +356,3 @@ def _end_as_interrupted() -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
-
-
-def _let_go_of_output() -> None:
-    """Whatever still waits in standard output goes nowhere, so that leaving does not fail on it again."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError):  # closed, or no file at all
-        return
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

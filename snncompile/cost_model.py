@@ -13,6 +13,8 @@ from snncompile import sheet as sheets
 from snncompile.sheet import Sheet
 from snncompile.target import Energy
 
+JOULE = 1e12  # in pJ
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -69,10 +71,9 @@ class CostModel:
             return _of_machine(sheet)
         sheet.known("", ["cost_model", "memory"])
         prices = sheet.record("cost_model", _Prices)
-        for key, value in dataclasses.asdict(prices).items():
-            if isinstance(value, float) and value <= 0:
-                raise sheet.error(f"cost_model.{key}", "a price must be positive")
+        _check_prices(sheet, "cost_model", prices)
         memory = sheet.record("memory", Memory) if sheet.has("memory") else None
+        _check_prices(sheet, "memory", memory)
         if prices.ac is None:
             raise sheet.error("cost_model.ac", "unavailable", why="a list without it prices nothing that spikes cause")
         return cls(**dataclasses.asdict(prices), sheet=sheet, memory=memory)
@@ -94,6 +95,20 @@ class CostModel:
         return self.sheet.cite(key)
 
 
+def _check_prices(sheet: Sheet, table: str, prices: _Prices | Memory | Energy | None) -> None:
+    """Raise ``SheetError`` for what is no price of an operation: sums over any run must be finite and not negative.
+
+    Parts of an access or of a machine's step may be free; an operation that a list prices is not.
+    """
+    for key, value in (dataclasses.asdict(prices) if prices else {}).items():
+        if not isinstance(value, int | float):
+            continue
+        if value < 0 or (value == 0 and table == "cost_model"):
+            raise sheet.error(f"{table}.{key}", "a price must be positive")
+        if value >= JOULE:
+            raise sheet.error(f"{table}.{key}", f"a price must be below a joule, found {value:g} pJ")
+
+
 def _of_machine(sheet: Sheet) -> CostModel:
     """A machine's energy table as a price list. Raises ``SheetError`` where no figure is published."""
     if not sheet.has("energy"):
@@ -106,6 +121,7 @@ def _of_machine(sheet: Sheet) -> CostModel:
             why=sheet.figure(synapse).source,
             remedy=f"price it as another list: {', '.join(cost_models())}",
         )
+    _check_prices(sheet, "energy", energy)
     basis = sheet.figure(synapse).basis
     return CostModel(
         name=sheet.text("target.name"),

@@ -67,7 +67,8 @@ _FIXED = MappingProxyType(
         "network": "the synapses are those of the network as trained, on every level, whatever kernels a machine has",
         "synapses": "structural: every one inside the borders; ac_nonzero_weight leaves out trained weights of zero",
         "fan_out": "exact at borders, for stride, dilation, groups and kernels of any shape",
-        "linear_ops": "pools, factors and flattens between events and weights are folded: events are followed through",
+        "linear_ops": "pools, factors and flattens between events and weights are folded: events are followed through,"
+        " and end at a factor of zero",
         "norm": "folded into the weights before it; one that cannot be folded is one MAC an element and step",
         "max_pool": "0 AC; its own spikes are the events of what follows",
         "delay": "an event counts at the step at which it is sent",

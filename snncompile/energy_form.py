@@ -1,17 +1,21 @@
 """The form of files that come back, reports and baselines: whoever wrote them, what is read has it or is refused.
 
-A form is ``int`` (a whole number from 0), ``float`` (a finite number), ``str``, ``bool``, ``[form]`` (a list of such),
-``{str: form}`` (a table with any keys), ``{"key": form}`` (a table that has these keys, and may have ``"key?"``), or a
-tuple of forms, one of which fits; ``None`` is itself. ``docs/energy.schema.json`` says all that a report holds.
+A form is ``int`` (a whole number from 0 that int64 holds), ``float`` (a finite number), ``str``, ``bool``, ``[form]``
+(a list of such), ``{str: form}`` (a table with any keys), ``{"key": form}`` (a table that has these keys, and may have
+``"key?"``), or a tuple of forms, one of which fits; ``None`` is itself. ``docs/energy.schema.json`` says all that a
+report holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any
 
 from snncompile.energy_conventions import ROLES, TOTALS
+
+MOST = 1 << 63  # counts are int64: what is beyond was not counted
 
 COUNTS, TOTAL = {str: int}, dict.fromkeys(TOTALS, int)
 SERIES = {str: [int]}
@@ -51,6 +55,19 @@ LOCK = {
     **{"layers": {str: COUNTS}, "totals": COUNTS},
 }
 WORDS = {int: "a whole number from 0", float: "a finite number", str: "a text", bool: "true or false"}
+
+
+def parsed(text: str) -> Any:
+    """JSON. Raises ``ValueError`` where it is none, or where a key stands twice: readers differ in which one counts."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands twice in one table")
+    return found
 
 
 def misfit(value: Any, form: Any) -> str | None:
@@ -94,12 +111,12 @@ def _misfits(value: Any, form: Any, place: str) -> Iterator[str]:
 
 def _fits(value: Any, form: type) -> bool:
     if form is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
     if form is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
     return isinstance(value, form)
 
 
 def _said(place: str, expected: str, value: Any) -> str:
-    shown = repr(value)
+    shown = "a number beyond int64" if isinstance(value, int) and abs(value) >= MOST else repr(value)
     return f"{place}: expected {expected}, found {shown if len(shown) <= 40 else shown[:37] + '...'}"

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from snncompile.energy_conventions import digest
-from snncompile.energy_form import LOCK, misfit
+from snncompile.energy_form import LOCK, misfit, parsed
 from snncompile.errors import Incomparable, ReadError
 from snncompile.sheet import Sheet
 
-SCHEMA = "snncompile.energy-lock/1"
-GATED = ("ac", "mac", "one_to_one", "pool_adds", "neuron_updates", "bias_adds", "readout_adds")
+SCHEMA = "snncompile.energy-lock/2"  # 2: spikes out are held as well
+GATED = ("ac", "mac", "one_to_one", "pool_adds", "neuron_updates", "bias_adds", "readout_adds", "spikes_out")
 LIMITS = ("ac", "mac", "energy_nj")
 BASES = ("data", "level", "conventions", "cost_model")
 UPDATE = "run with --update-baseline and commit the result, if this is meant"
+PERCENT = re.compile(r"\s*([0-9]{1,9}(\.[0-9]{1,9})?)\s*%\s*")
+
+
+Limit = tuple[str, Fraction, int | None]
+"""A key or glob, the limit, and its line."""
 
 
 @dataclass(frozen=True)
@@ -51,61 +57,73 @@ class Verdict:
 
 
 class Budget:
-    """Limits from a file: ``[budget]``, means a sample, every complaint with its line."""
+    """Limits from a file: ``[budget]``, means a sample, every complaint with its line.
+
+    ``totals``, ``rates``, ``floors``: key or glob, limit, line; ``layers``: layer glob, what is limited, limit, line.
+    ``increase``: of a count against the baseline. Raises ``SheetError`` where anything in the file limits nothing: it
+    would look like a gate.
+    """
 
     def __init__(self, path: str) -> None:
-        self.sheet = Sheet.read(Path(path), label=path)
-        sheet = self.sheet
+        self.sheet = sheet = Sheet.read(Path(path), label=path)
         sheet.known("", ["budget"])
-        sheet.known("budget", ["max", "min", "layers", "max_increase"])
+        self._known("budget", ["max", "min", "layers", "max_increase"])
         self.increase = _percent(sheet)
-        for table in ("max", "min", "layers"):
-            if sheet.has(f"budget.{table}"):
-                sheet.table(f"budget.{table}")
-        if sheet.has("budget.max"):
-            sheet.known("budget.max", [*LIMITS, "rate"])
-        if sheet.has("budget.min"):
-            sheet.known("budget.min", ["accuracy"])
+        tables = {table: sheet.has(f"budget.{table}") for table in ("max", "min", "layers", "max.rate")}
+        if tables["max"]:
+            self._known("budget.max", [*LIMITS, "rate"])
+        if tables["min"]:
+            self._known("budget.min", ["accuracy"])
+        self.totals = tuple(self._limits("budget.max", "rate")) if tables["max"] else ()
+        self.rates = tuple(self._limits("budget.max.rate", share=True)) if tables["max.rate"] else ()
+        self.floors = tuple(self._limits("budget.min", share=True)) if tables["min"] else ()
+        self.layers = tuple(self._of_layers()) if tables["layers"] else ()
 
-    def limits(self, table: str) -> Iterator[tuple[str, Fraction, int | None]]:
-        """The numbers of a table with their lines; globs may be keys."""
-        if not self.sheet.has(table):
-            return
-        for key, value in self.sheet.table(table).items():
-            dotted = f"{table}.{key}"
-            if isinstance(value, dict):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise self.sheet.error(dotted, f"expected a number that is not negative, found {value!r}")
-            yield key, Fraction(str(value)), self.sheet.line(dotted)
+    @property
+    def absolute(self) -> bool:
+        """Whether anything is limited without a baseline."""
+        return bool(self.totals or self.rates or self.floors or self.layers)
 
-    def layers(self) -> Iterator[tuple[str, str, Fraction, int | None]]:
-        """Layer glob, what is limited, the limit, its line."""
-        if not self.sheet.has("budget.layers"):
-            return
-        for glob, table in self.sheet.table("budget.layers").items():
-            if not isinstance(table, dict):
-                raise self.sheet.error(f"budget.layers.{glob}", f"expected a table, found {table!r}")
-            for key, value in table.items():
+    def _known(self, table: str, keys: Sequence[str]) -> None:
+        self.sheet.known(table, keys)
+        self._filled(table, self.sheet.table(table))
+
+    def _filled(self, dotted: str, table: object) -> Mapping[str, object]:
+        if not isinstance(table, dict):
+            raise self.sheet.error(dotted, f"expected a table, found {table!r}")
+        if not table:
+            raise self.sheet.error(dotted, "sets no limit", remedy="leave it out, or set one")
+        return table
+
+    def _limits(self, table: str, apart: str = "", *, share: bool = False) -> Iterator[Limit]:
+        """The numbers of a table; globs may be keys. ``apart``: a key that is a table of its own."""
+        for key, value in self._filled(table, self.sheet.table(table)).items():
+            if key != apart:
+                yield key, *self._limit(f"{table}.{key}", value, share)
+
+    def _of_layers(self) -> Iterator[tuple[str, str, Fraction, int | None]]:
+        for glob, table in self._filled("budget.layers", self.sheet.table("budget.layers")).items():
+            for key, value in self._filled(f"budget.layers.{glob}", table).items():
                 dotted = f"budget.layers.{glob}.{key}"
                 if key not in LIMITS:
                     raise self.sheet.error(dotted, "unknown key", remedy=f"one of {', '.join(LIMITS)}")
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                    raise self.sheet.error(dotted, f"expected a number that is not negative, found {value!r}")
-                yield glob, key, Fraction(str(value)), self.sheet.line(dotted)
+                yield glob, key, *self._limit(dotted, value)
+
+    def _limit(self, dotted: str, value: object, share: bool = False) -> tuple[Fraction, int | None]:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise self.sheet.error(dotted, f"expected a number that is not negative, found {value!r}")
+        if share and value > 1:
+            raise self.sheet.error(dotted, f"expected a share from 0 to 1, found {value!r}", remedy="97 % is 0.97")
+        return Fraction(str(value)), self.sheet.line(dotted)
 
 
 def _percent(sheet: Sheet) -> Fraction:
     if not sheet.has("budget.max_increase"):
         return Fraction(0)
     text = sheet.text("budget.max_increase")
-    try:
-        share = Fraction(text.removesuffix("%").strip())
-        if text.endswith("%") and share >= 0:
-            return share / 100
-    except (ValueError, ZeroDivisionError):
-        pass
-    raise sheet.error("budget.max_increase", f'expected a percentage such as "0%", found {text!r}')
+    if found := PERCENT.fullmatch(text):
+        return Fraction(found[1]) / 100
+    raise sheet.error("budget.max_increase", f'expected a percentage such as "0%" or "0.5%", found {text!r}')
 
 
 def within(report: Mapping[str, Any], budget: Budget) -> Verdict:
@@ -120,20 +138,20 @@ def within(report: Mapping[str, Any], budget: Budget) -> Verdict:
             failures.append(Failure(name, f"{_number(found)} a sample, {_number(most)} allowed", path, line))
 
     whole = {**report["totals"], "energy": report["energy_per_sample_J"]}
-    for key, most, line in budget.limits("budget.max"):
+    for key, most, line in budget.totals:
         test(f"max.{key}", _measured(whole, key, samples), most, line)
-    for glob, key, most, line in budget.layers():
-        for layer in _chosen(report, glob, path, line, "columns"):
+    for glob, key, most, line in budget.layers:
+        for layer in _chosen(report, glob, path, line, "columns", key):
             values = {**layer["columns"], "energy": layer["energy_per_sample_J"]}
             test(f"layers.{layer['name']}.{key}", _measured(values, key, samples), most, line)
-    for glob, most, line in budget.limits("budget.max.rate"):
+    for glob, most, line in budget.rates:
         for layer in _chosen(report, glob, path, line, "dead"):
             rate = Fraction(layer["columns"]["spikes_out"], samples * report["steps"] * layer["size"])
             tested.append(f"max.rate.{layer['name']}")
             if rate > most:
                 message = f"fires at {float(rate):.4%}, {float(most):.4%} allowed"
                 failures.append(Failure(tested[-1], message, path, line))
-    for key, least, line in budget.limits("budget.min"):
+    for key, least, line in budget.floors:
         tested.append(f"min.{key}")
         if report["correct_by_steps"] is None:
             failures.append(
@@ -150,16 +168,26 @@ def _number(value: Fraction) -> str:
 
 
 def _measured(values: Mapping[str, Any], key: str, samples: int) -> Fraction:
-    return Fraction(values["energy"]) * 10**9 if key == "energy_nj" else Fraction(values.get(key, 0), samples)
+    if key == "energy_nj":  # a sum of floats: its last digits are rounding, and a limit at it must hold
+        return Fraction(f"{values['energy'] * 1e9:.12g}")
+    return Fraction(values.get(key, 0), samples)
 
 
-def _chosen(report: Mapping[str, Any], glob: str, path: str, line: int | None, needs: str) -> list[Mapping[str, Any]]:
-    """The layers a glob names. Raises ``ReadError`` where there is none: a limit on nothing guards nothing."""
+def _chosen(
+    report: Mapping[str, Any], glob: str, path: str, line: int | None, needs: str, column: str = "energy_nj"
+) -> list[Mapping[str, Any]]:
+    """The layers a glob names. Raises ``ReadError`` where there is none, or where none of them counts what is limited:
+    a limit on nothing guards nothing.
+    """
+    where = f"{path}:{line}" if line else path
     found = [layer for layer in report["layers"] if fnmatch.fnmatchcase(layer["name"], glob) and needs in layer]
     if not found:
         names = ", ".join(layer["name"] for layer in report["layers"] if needs in layer)
-        where = f"{path}:{line}" if line else path
         raise ReadError(f"no layer is named {glob!r}", where=where, remedy=f"one of {names}")
+    if column != "energy_nj" and not any(column in layer["columns"] for layer in found):
+        names = ", ".join(layer["name"] for layer in report["layers"] if column in layer["columns"])
+        what = f"no layer that is named {glob!r} has {column.upper()}"
+        raise ReadError(what, where=where, remedy=f"these have: {names or 'none'}")
     return found
 
 
@@ -204,13 +232,15 @@ def lock_text(lock: Mapping[str, Any]) -> str:
 def read_lock(path: str) -> dict[str, Any]:
     """A baseline. Raises ``ReadError`` where it is missing, is none, or was changed by hand."""
     try:
-        lock = json.loads(Path(path).read_text(encoding="utf-8"))
+        lock = parsed(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ReadError("is missing", where=path, remedy="make it with --update-baseline and commit it") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ReadError("cannot be read", where=path, why=str(error.strerror)) from error
+    except (ValueError, RecursionError) as error:
         raise ReadError("is no baseline", where=path, why=str(error)) from error
     if not isinstance(lock, dict) or lock.get("schema") != SCHEMA:
-        raise ReadError("is no baseline", where=path, why=f"its schema is not {SCHEMA}")
+        raise ReadError("is no baseline", where=path, why=f"its schema is not {SCHEMA}", remedy=UPDATE)
     content = {key: value for key, value in lock.items() if key != "digest"}
     try:
         sealed = lock.get("digest") == digest(content)
@@ -243,21 +273,21 @@ def against(report: Mapping[str, Any], lock: Mapping[str, Any], path: str, incre
     lines = _lines(path)
     before, after = lock["layers"], now["layers"]
     for name in [*before, *(name for name in after if name not in before)]:
-        tested.append(f"baseline.{name}")
+        layer, line = f"layer {name}", lines.get(f"layer {name}")
+        tested.append(layer)
         if name not in after:
             new = [one for one in after if one not in before]
             hint = f"; new: {', '.join(new)}" if new else ""
-            failures.append(
-                Failure(f"layer {name}", f"is in the baseline and not in the network{hint}", path, lines.get(name))
-            )
+            failures.append(Failure(layer, f"is in the baseline and not in the network{hint}", path, line))
         elif name not in before:
-            failures.append(Failure(f"layer {name}", "is in the network and not in the baseline", path, None))
+            failures.append(Failure(layer, "is in the network and not in the baseline", path, None))
         else:
-            failures += _risen(f"layer {name}", after[name], before[name], increase, path, lines.get(name))
+            failures += _risen(layer, after[name], before[name], increase, path, line)
             lower += sum(after[name].get(key, 0) < before[name].get(key, 0) for key in GATED)
-    tested.append("baseline.total")
+    tested.append("total")
     failures += _risen("total", now["totals"], lock["totals"], increase, path, lines.get("totals"))
-    notes = [f"{lower} counts of layers are below the baseline; --update-baseline keeps the gain"] if lower else []
+    below = f"{lower} counts of layers are" if lower > 1 else "a count of a layer is"
+    notes = [f"{below} below the baseline; --update-baseline keeps the gain"] if lower else []
     if failures and now["weights"] == lock["weights"]:
         notes.append("network and weights are the baseline's: what changed is the program that runs or counts them")
     if now["steps"] != lock["steps"]:
@@ -277,10 +307,15 @@ def _risen(
 
 
 def _lines(path: str) -> dict[str, int]:
-    """Line of every key of a baseline, as ``lock_text`` writes it: one a line."""
+    """Line of every key of a baseline, as ``lock_text`` writes it: one a line; of a layer as ``layer NAME``."""
     found: dict[str, int] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if line.lstrip().startswith('"'):
-            name, _ = json.JSONDecoder().raw_decode(line.lstrip())
-            found.setdefault(name, number)
+    inside = ""
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
+        text = line.strip()
+        if text.startswith('"'):
+            name, _ = json.JSONDecoder().raw_decode(text)
+            found.setdefault(inside + name, number)
+            inside = "layer " if text == '"layers": {' else inside
+        elif text.startswith("}"):
+            inside = ""
     return found

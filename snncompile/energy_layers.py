@@ -134,15 +134,15 @@ class Run:
             return (self.every_step(0),) * 2
         return _sum([every for every, _ in found]), _sum([present for _, present in found])
 
-    def numbers(self, name: str) -> tuple[str, Both] | None:
-        """The input that arrives and what its non-zero values reach.
+    def numbers(self, name: str) -> Both | None:
+        """What the non-zero values of the input that arrives reach.
 
         None where anything but one input arrives, or through a pool: those values are not recorded.
         """
         way, *more = self.plan.ways[name]
-        if more or way.pool is not None or not isinstance(self.plan.graph.nodes[way.source], Input):
+        if more or way.pool is not None or not self.is_input(way.source):
             return None
-        return way.source, _both(self.sent.nonzero(way.source), way.reach)
+        return _both(self.sent.nonzero(way.source), way.reach)
 
     def spikes(self, sources: Iterable[str]) -> Integers:
         """Events of sources, each source once."""
@@ -175,14 +175,18 @@ class Run:
                 remedy="count without zero_skip",
             )
         if known is not None:
-            source, (every, present) = known
-            columns["mac_nonzero"] = present
+            every, columns["mac_nonzero"] = known
             if self.options.zero_skip:
                 columns["mac"] = every
-            if self.options.static_input == "cache":
-                changed = self.sent.changed(source)
-                columns = {key: values * changed for key, values in columns.items()}
+        sources = self.plan.sources[name]
+        if self.options.static_input == "cache" and all(self.is_input(source) for source in sources):
+            changed = reduce(np.maximum, [self.sent.changed(source) for source in sources])
+            columns = {key: values * changed for key, values in columns.items()}
         return columns
+
+    def is_input(self, source: str) -> bool:
+        """Whether a source is what the outside gives."""
+        return isinstance(self.plan.graph.nodes[source], Input)
 
     def norm(self, name: str) -> Layer:
         """A norm with no weights before it to fold into: one MAC an element."""

@@ -81,9 +81,7 @@ def before(op: Linear, fan_out: Integers, arriving: Shape) -> Integers:
             return fan_out.reshape(-1, *(1,) * len(arriving))
         case Scale():
             factor = real(op.factor)
-            if factor.all():
-                return fan_out
-            return np.stack(np.broadcast_arrays(fan_out[0], fan_out[-1] * (factor != 0)))
+            return fan_out if factor.all() else fan_out * (factor != 0)  # an event times zero is none
         case Pool():
             for axis, (size, kernel, stride, padding) in enumerate(
                 zip(arriving[1:], op.kernel, op.stride, op.padding, strict=True), start=2

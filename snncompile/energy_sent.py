@@ -102,6 +102,8 @@ class Sent:
                 return arriving.reshape(self.samples, self.steps, *(op.shape or (-1,)))
             case Pool():
                 return _largest(arriving, op)
+            case Scale():
+                return np.asarray(arriving & (real(op.factor) != 0))
             case _:
                 return arriving
 

@@ -45,7 +45,7 @@ BASES = (
 DESCRIPTIONS = ("target", "cost_model")
 """Tables of a target sheet whose plain text (name, title, ...) describes the sheet itself and needs no source."""
 
-_HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?")
+_HEADER = re.compile(r"""\s*\[\[?\s*((?:[^\[\]"']|"[^"]*"|'[^']*')+?)\s*\]\]?\s*(#.*)?""")
 _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_\-. ]|"[^"]*"|'[^']*')+?)\s*=""")
 
 
@@ -121,6 +121,8 @@ class Sheet:
             raise SheetError("not TOML", where=label, why=str(error)) from error
         except (OSError, UnicodeDecodeError) as error:
             raise SheetError("cannot be read", where=label, why=str(error)) from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists without end
+            raise SheetError("not TOML that can be read", where=label, why=str(error)) from error
         sheet = cls(path=path, label=label, content=content, lines=_lines(text), sourced=sourced)
         if sourced:
             for key, value in _leaves(content):

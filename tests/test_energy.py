@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from snncompile.compile import compile_graph, encoded
 from snncompile.cost_model import CostModel
 from snncompile.energy import Counts, concatenate, count, dense_layers, dense_macs
+from snncompile.energy_conventions import Options
 from snncompile.errors import GraphError
 from snncompile.fixed import FixedPoint
 from snncompile.ir.graph import Edge, Graph
@@ -869,7 +870,7 @@ def test_a_maximum_over_events_of_one_worth_is_counted() -> None:
     assert layer.columns["ac"].tolist() == [[6, 18]]
 
 
-def test_a_factor_of_zero_is_a_weight_of_zero_and_stops_a_bias() -> None:
+def test_a_factor_of_zero_stops_events_and_biases() -> None:
     nodes: dict[str, Op] = {
         "in": Input((4,), Spike()),
         "factor": Scale(np.array([1.0, 0.0, 2.0, 0.0])),
@@ -879,7 +880,26 @@ def test_a_factor_of_zero_is_a_weight_of_zero_and_stops_a_bias() -> None:
     }
     graph = Graph(nodes, [Edge(a, b) for a, b in itertools.pairwise(nodes)])
     counts = count(graph, {"in": np.ones((1, 1, 4))}, Trace({"lif": np.zeros((1, 1, 3), dtype=bool)}))
-    assert (counts.total("ac"), counts.total("ac_nonzero_weight"), counts.total("bias_adds")) == (12, 6, 2)
+    assert (counts.total("ac"), counts.total("ac_nonzero_weight"), counts.total("bias_adds")) == (6, 6, 2)
+
+
+@pytest.mark.parametrize("multiplicity", ["unary", "graded"])
+def test_neurons_that_are_late_in_different_ways_meet_each_synapse_once(multiplicity: Any) -> None:
+    """As NIR's Delay is read: a way for each delay, whose factors of 0 and 1 choose the neurons that take it."""
+    nodes: dict[str, Op] = {
+        "in": Input((3,), Spike()),
+        **{f"late{way}": Scale(np.eye(3)[way]) for way in range(3)},
+        "fc": Dense(np.ones((4, 3))),
+        "lif": Neuron((4,)),
+        "output": Output(),
+    }
+    ways = [edge for way in range(3) for edge in (Edge("in", f"late{way}", way), Edge(f"late{way}", "fc"))]
+    graph = Graph(nodes, [*ways, Edge("fc", "lif"), Edge("lif", "output")])
+    silent = Trace({"lif": np.zeros((1, 6, 4), dtype=bool)})
+    events = np.zeros((1, 6, 3))
+    events[0, :3] = 1
+    counts = count(graph, {"in": events}, silent, Options(multiplicity=multiplicity))
+    assert (counts.total("spikes_in"), counts.total("ac"), counts.total("ac_nonzero_weight")) == (9, 36, 36)
 
 
 def test_prices_are_means_over_samples() -> None:

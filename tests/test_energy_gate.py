@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ LOCK = """\
  "layers": {
   "conv": {"mac": 64},
   "fc": {"ac": 3},
-  "lif": {"neuron_updates": 16},
+  "lif": {"neuron_updates": 16, "spikes_out": 3},
   "readout": {"readout_adds": 4}
  },
 """
@@ -90,9 +91,13 @@ def test_one_ac_more_fails_and_names_the_layer(tmp_path: Path) -> None:
     path = lock_of(report(3), tmp_path / "l.json")
     line = Path(path).read_text(encoding="utf-8").splitlines().index('  "fc": {"ac": 3},') + 1
     verdict = against(report(4), read_lock(path), path, NONE)
-    layer, total = verdict.failures
+    layer, population, *totals = verdict.failures
+    assert str(population) == f"{path}:{line + 1}: layer lif: 4 spikes out, 3 in the baseline: +1 (+33.3333%)"
     assert str(layer) == f"{path}:{line}: layer fc: 4 ac, 3 in the baseline: +1 (+33.3333%)"
-    assert total.message == "4 ac, 3 in the baseline: +1 (+33.3333%)"
+    assert [total.message for total in totals] == [
+        "4 ac, 3 in the baseline: +1 (+33.3333%)",
+        "4 spikes out, 3 in the baseline: +1 (+33.3333%)",
+    ]
     assert verdict.notes == (
         "network and weights are the baseline's: what changed is the program that runs or counts them",
     )
@@ -104,7 +109,7 @@ def test_one_ac_less_passes_and_says_so(tmp_path: Path) -> None:
     path = lock_of(report(3), tmp_path / "l.json")
     verdict = against(report(2), read_lock(path), path, NONE)
     assert not verdict.failures
-    assert "1 counts of layers are below the baseline" in verdict.notes[0]
+    assert "2 counts of layers are below the baseline" in verdict.notes[0]
 
 
 def test_a_renamed_layer_fails_whatever_may_rise(tmp_path: Path) -> None:
@@ -223,14 +228,15 @@ def test_a_limit_on_no_layer_is_refused(tmp_path: Path) -> None:
 
 JUNIT = """\
 <?xml version="1.0" encoding="utf-8"?>
-<testsuite name="energy" tests="5" failures="2" errors="0" skipped="0">
-  <testcase classname="n&amp;t" name="baseline.conv"/>
-  <testcase classname="n&amp;t" name="baseline.lif"/>
-  <testcase classname="n&amp;t" name="baseline.readout"/>
-  <testcase classname="n&amp;t" name="layer fc"><failure message="4 ac, 3 in the baseline: +1 (+33.3333%)">LOCK:9</failure></testcase>
-  <testcase classname="n&amp;t" name="total"><failure message="4 ac, 3 in the baseline: +1 (+33.3333%)">LOCK:18</failure></testcase>
+<testsuite name="energy" tests="6" failures="4" errors="0" skipped="0">
+  <testcase classname="n&amp;t" name="layer conv"/>
+  <testcase classname="n&amp;t" name="layer readout"/>
+  <testcase classname="n&amp;t" name="layer fc"><failure message="4 ac, MORE">LOCK:9</failure></testcase>
+  <testcase classname="n&amp;t" name="layer lif"><failure message="4 spikes out, MORE">LOCK:10</failure></testcase>
+  <testcase classname="n&amp;t" name="total"><failure message="4 ac, MORE">LOCK:18</failure></testcase>
+  <testcase classname="n&amp;t" name="total"><failure message="4 spikes out, MORE">LOCK:18</failure></testcase>
 </testsuite>
-"""  # noqa: E501
+""".replace("MORE", "3 in the baseline: +1 (+33.3333%)")
 
 
 def test_golden_junit(tmp_path: Path) -> None:
@@ -258,3 +264,63 @@ def test_benchmark_json() -> None:
         ("conv MAC", 32),
         ("fc AC", 1.5),
     ]
+
+
+# --- what looks like something else -----------------------------------------------------------------------------------
+
+
+def test_spikes_that_reach_nothing_are_held_too(tmp_path: Path) -> None:
+    """They cost where a list prices them, and no AC shows them."""
+    path = lock_of(report(3), tmp_path / "l.json")
+    more = report(3)
+    for table in (more["layers"][1]["columns"], more["totals"]):
+        table["spikes_out"] += 1
+    assert [failure.name for failure in against(more, read_lock(path), path, NONE).failures] == ["layer lif", "total"]
+
+
+def test_lines_are_those_of_layers_whatever_they_are_called(tmp_path: Path) -> None:
+    """Also as the keys of the baseline itself."""
+    for name in ("totals", "data", "weights", "layers"):
+        path = lock_of(report(3, fc=name), tmp_path / "l.json")
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        failures = {
+            one.name: one.line or 0 for one in against(report(4, fc=name), read_lock(path), path, NONE).failures
+        }
+        assert lines[failures[f"layer {name}"] - 1].startswith(f'  "{name}": {{"ac": 3}}')
+        assert lines[failures["total"] - 1].startswith(' "totals": ')
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """The reader of a file and the reader of a review need not take the same one."""
+    path = Path(lock_of(report(), tmp_path / "l.json"))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('  "fc": {"ac": 3},', '  "fc": {"ac": 9},\n  "fc": {"ac": 3},'), encoding="utf-8")
+    with pytest.raises(ReadError, match=r"l\.json: is no baseline \('fc' stands twice in one table\)"):
+        read_lock(str(path))
+
+
+def test_a_limit_at_the_energy_itself_holds(tmp_path: Path) -> None:
+    """A sum of floats: 0.14855 nJ is a little more in its last digits, or a little less."""
+    one = report()
+    for energy in (0.14855e-9, np.nextafter(0.14855e-9, 1), np.nextafter(0.14855e-9, 0)):
+        limits = budget(tmp_path, "[budget.max]\nenergy_nj = 0.14855\n")
+        assert not within(one | {"energy_per_sample_J": float(energy)}, limits).failures
+    assert within(one | {"energy_per_sample_J": 0.148551e-9}, limits).failures
+
+
+def test_limits_of_layers_with_brackets_have_lines(tmp_path: Path) -> None:
+    """``[..]`` of a glob, in the header of a table."""
+    limits = budget(tmp_path, '\n[budget.layers."f[a-d]"]\nac = 1\n')
+    (failure,) = within(report(), limits).failures
+    assert (failure.name, failure.line) == ("layers.fc.ac", 3)
+
+
+def test_a_case_has_one_name_whether_it_holds_or_not(tmp_path: Path) -> None:
+    path = lock_of(report(3), tmp_path / "l.json")
+    holds, fails = (against(report(spikes), read_lock(path), path, NONE) for spikes in (3, 4))
+    assert holds.tested == fails.tested
+    assert {failure.name for failure in fails.failures} < set(fails.tested)
+
+
+def test_what_xml_has_no_letters_for_is_left_out() -> None:
+    ElementTree.fromstring(junit("a\x00\ud800\ufffe\uffff<\U0001f600", ["\x1b"], ()).split("\n", 1)[1])

@@ -118,9 +118,9 @@ def test_a_dense_layer_reaches_every_neuron_and_the_weights_that_are_not_zero() 
     assert synapses(Dense(weight), (3, 1), (2,)).tolist() == [[[2], [2], [2]], [[1], [0], [2]]]
     assert whole(synapses(Dense(FixedPoint(np.array([[3, 5]]), -2)), (2,), (1,)), (2,)).tolist() == [[1, 1], [1, 1]]
     behind = np.array([[4, 6], [3, 5]])
-    assert before(Scale(np.array([1.0, 0.0])), behind, (2,)).tolist() == [[4, 6], [3, 0]]
-    assert before(Scale(np.array([1.0, 0.0])), behind[:1], (2,)).tolist() == [[4, 6], [4, 0]]
-    assert before(Scale(np.array([[1.0], [0.0]])), np.array([[[7]]]), (2, 1)).tolist() == [[[7], [7]], [[7], [0]]]
+    assert before(Scale(np.array([1.0, 0.0])), behind, (2,)).tolist() == [[4, 0], [3, 0]]
+    assert before(Scale(np.array([1.0, 0.0])), behind[:1], (2,)).tolist() == [[4, 0]]
+    assert before(Scale(np.array([[1.0], [0.0]])), np.array([[[7]]]), (2, 1)).tolist() == [[[7], [0]]]
     assert before(Flatten(), behind, (2, 1)).tolist() == [[[4], [6]], [[3], [5]]]
     assert before(Flatten((2, 2)), behind[:, :, None], (4,)).tolist() == [[4, 4, 6, 6], [3, 3, 5, 5]]
     assert whole(before(Flatten(), np.array([[7], [5]]), (2, 1)), (2, 1)).tolist() == [[[7], [7]], [[5], [5]]]

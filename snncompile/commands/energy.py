@@ -185,7 +185,8 @@ def chosen_level(model: Trained | Imported | Exchanged | Bundle, options: argpar
     level = options.level or ("fixed" if model.in_integers else "folded")
     if level == "torch":
         if not isinstance(model, Trained) or model.in_integers:
-            raise ReadError("torch runs no network in integers", where=options.model, remedy="leave --level out")
+            what = "torch runs no network in integers" if model.in_integers else "torch runs checkpoints alone"
+            raise ReadError(what, where=options.model, remedy="leave --level out")
         return Counted(model.graph, model.graph, None, model.steps, level, model.record)
     if level in INTEGERS or model.in_integers:
         compiled = model.lowered(options, log)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, get_args
 
 from snncompile.commands.console import result
 from snncompile.commands.energy_files import read_report
+from snncompile.energy_conventions import TOTALS, Column
 from snncompile.errors import Incomparable
 from snncompile.report.energy_report import mean
 from snncompile.report.table import table
 
-COMPARED = ("ac", "mac", "one_to_one", "pool_adds", "neuron_updates", "bias_adds", "readout_adds")
+COMPARED: tuple[Column, ...] = get_args(Column)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,7 +54,7 @@ def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[dict[str, 
             mine, other = (side[name].get(key, 0) if name in side else None for side in sides)
             if mine != other and (mine or other):
                 found.append({"layer": name, "column": key, "left": mine, "right": other})
-    for key in COMPARED:
+    for key in TOTALS:
         if left["totals"][key] != right["totals"][key]:
             found.append({"layer": "total", "column": key, "left": left["totals"][key], "right": right["totals"][key]})
     return found

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from snncompile.commands.console import Log, check_place
+from snncompile.commands.console import Log, check_place, plain
 from snncompile.commands.energy_output import write
 from snncompile.energy_gate import Budget, Failure, Verdict, against, lock_text, locked, read_lock, within
 from snncompile.errors import BudgetExceeded, ReadError
@@ -43,6 +43,9 @@ class Outcome:
 def check_options(options: argparse.Namespace) -> tuple[Budget | None, dict[str, Any] | None]:
     """Budget and baseline, read before the work. Raises ``SheetError`` and ``ReadError``."""
     budget = Budget(options.budget) if options.budget else None
+    if budget is not None and not budget.absolute and not options.baseline:
+        why = "max_increase is of a baseline"
+        raise budget.sheet.error("budget.max_increase", "limits nothing", why=why, remedy="name it with --baseline F")
     if options.update_baseline:
         if not options.baseline:
             raise ReadError("no file to write", where="--update-baseline", remedy="name it with --baseline F")
@@ -78,5 +81,5 @@ def gate(
         log(note)
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in energy_ci.annotations(outcome.failures):
-            print(line, file=sys.stderr)
+            print(plain(line), file=sys.stderr)
     return outcome

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from snncompile.errors import GraphError, ReadError
-from snncompile.frontends.nir_build import build
+from snncompile.frontends.nir_build import build, read_over_time
 from snncompile.frontends.nir_file import OURS, read_net
 from snncompile.frontends.nir_flat import Flat, flatten
 from snncompile.frontends.nir_maxima import maxima
@@ -70,6 +70,7 @@ def read_record(net: Net, options: Options, where: str) -> Found:
     time.notes += flat.notes
     graph, over = maxima(build(flat, time, where))
     graph, wide = transposed(graph)
+    graph = read_over_time(graph, time)
     return Found(graph, tuple(dict.fromkeys(time.notes + over + wide)), time.dt, time.semantics, options.steps)
 
 

@@ -19,7 +19,7 @@ from snncompile.frontends.nir_record import MOST_NEURONS, Node
 from snncompile.frontends.nir_time import Time
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Input, Neuron, Op, Output, Readout, Scale, Shape, Stateful
-from snncompile.ir.shapes import shape_of
+from snncompile.ir.shapes import shape_of, shapes
 from snncompile.ir.signals import Analog
 
 MOST_DELAYS = 64  # different ones in one Delay
@@ -31,7 +31,6 @@ def build(flat: Flat, time: Time, where: str) -> Graph:
         _delay(flat, name, time)
     builder = _Builder(flat, time, _fuse(flat, time))
     builder.run(where)
-    _read_over_time(builder, time)
     edges = _step_in_loops(builder.nodes, builder.edges, time, where)
     order = Graph(builder.nodes, edges).order
     return Graph({name: builder.nodes[name] for name in order}, edges)
@@ -213,22 +212,22 @@ class _Builder:
         self._between(name, {f"{name}_now": (Scale(now), 0), f"{name}_before": (Scale(before), 1)})
 
 
-def _read_over_time(builder: _Builder, time: Time) -> None:
-    """A read-out in front of every Output that reads weights: what ``readout`` says is made of it."""
+def read_over_time(graph: Graph, time: Time) -> Graph:
+    """A read-out in front of every Output that reads what no population holds: what ``readout`` says is made of it.
+
+    Once maxima are known: a Threshold that is one is no population.
+    """
     kind = time.options.readout
-    if kind is None:
-        return
-    for name in [name for name, op in builder.nodes.items() if isinstance(op, Output)]:
-        into = [edge for edge in builder.edges if edge.target == name]
-        if all(isinstance(builder.nodes[edge.source], Stateful) for edge in into):
+    for name in graph.names(Output) if kind else ():
+        into = graph.into(name)
+        if kind is None or all(isinstance(graph.nodes[edge.source], Stateful) for edge in into):
             continue
-        between = f"{name}_readout"
-        if between in builder.nodes:
-            raise builder.flat.nodes[name].fail(f"another node is called {between}")
-        builder.nodes[between] = Readout(builder.shapes[name], kind=kind, decay=0.0 if kind == "last" else 1.0)
-        builder.edges = [edge for edge in builder.edges if edge.target != name]
-        builder.edges += [Edge(edge.source, between, edge.delay) for edge in into] + [Edge(between, name)]
+        between = graph.fresh(f"{name}_readout")
+        readout = Readout(shapes(graph)[name], kind=kind, decay=0.0 if kind == "last" else 1.0)
+        edges = [replace(edge, target=between) if edge.target == name else edge for edge in graph.edges]
+        graph = graph.edit({between: readout}, [*edges, Edge(between, name)])
         time.notes.append(f"{name} shows the {kind} of what arrives over time")
+    return graph
 
 
 def _long(shape: Shape) -> list[int]:

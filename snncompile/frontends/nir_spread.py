@@ -84,7 +84,7 @@ def _ways(graph: Graph, name: str) -> _Ways | None:
     inside = (*after, *smeared, *before)
     if len(set(inside)) < len(inside) or any(len(graph.out_of(one)) != 1 for one in inside):
         return None
-    given = {tuple((edge.source, edge.delay) for edge in graph.into(one)) for one in before}
+    given = {tuple(sorted((edge.source, edge.delay) for edge in graph.into(one))) for one in before}  # in any order
     scales = all(isinstance(graph.nodes[one], Scale) for one in (*after, *before))
     return _Ways(before, smeared, after, given.pop()) if scales and len(given) == 1 else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Figure:
     file: str
 
 
+LONG_NAME = 24  # letters: longer ones in front of a row are broken, so that they do not push its numbers out of sight
 Block = Heading | Paragraph | Table | Figure
 
 STYLE = """
@@ -55,12 +57,17 @@ linear-gradient(270deg,var(--shade),transparent) 100% 0/.7rem 100% no-repeat}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
 td:last-child:not(.n){white-space:normal;min-width:14rem}
+.l{white-space:normal;overflow-wrap:anywhere;min-width:8rem;max-width:18rem}
 .n{text-align:right}
 @media(max-width:40rem){body{margin:1rem auto}table{font-size:.75rem}th,td{padding:.25rem .35rem}
 td:last-child:not(.n){min-width:0}}
 @media(prefers-color-scheme:dark){:root{--paper:#161616;--ink:#e8e8e8;--line:#444444;--shade:#fff3;
 --blue:#6aaef2;--orange:#f0944d}}
 """
+
+
+_MARKS = re.compile(r"[\\`*\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")  # an underscore inside a word is none
+_FIRST = re.compile(r"[#>+=-]|\d+(?=[.)] )")  # what makes a line a heading, a list or a quotation
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -71,7 +78,9 @@ def to_markdown(blocks: Sequence[Block]) -> str:
             case Heading():
                 parts.append("#" * block.level + " " + _line(block.text))
             case Paragraph():
-                parts.append(_line(block.text))
+                text = _line(block.text)
+                first = _FIRST.match(text)
+                parts.append(text if first is None else _led(text, first[0]))
             case Figure():
                 parts.append(f"![{_line(block.title)}]({block.file})")
             case Table():
@@ -83,7 +92,13 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 
 def _line(text: str) -> str:
     """Text that stays one line and no mark-up, whatever names are in it."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    words = " ".join(text.split())
+    return _MARKS.sub(r"\\\g<0>", words).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _led(text: str, first: str) -> str:
+    """A line whose first characters are text."""
+    return f"{first}\\{text[len(first) :]}" if first.isdigit() else f"\\{text}"
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
@@ -114,6 +129,6 @@ def _html(block: Block) -> str:
 def _cells(tag: str, row: Sequence[str], right: Collection[int]) -> str:
     cells = []
     for index, cell in enumerate(row):
-        number = ' class="n"' if index in right else ""
-        cells.append(f"<{tag}{number}>{html.escape(cell)}</{tag}>")
+        kind = ' class="n"' if index in right else ' class="l"' if not index and len(cell) > LONG_NAME else ""
+        cells.append(f"<{tag}{kind}>{html.escape(cell)}</{tag}>")
     return "".join(cells)

@@ -76,14 +76,18 @@ def _layers(report: Plain, pictures: bool) -> list[Block]:
     blocks: list[Block] = [Heading("Layers, a sample"), Table(headers, rows, range(2, 9))]
     words = "Traffic: accesses to memory where nothing is kept at hand; it costs only under price lists with memory."
     largest = sorted(found, key=lambda layer: -layer["energy_per_sample_J"])[:3]
-    if whole:
+    largest = [layer for layer in largest if layer["energy_per_sample_J"]]
+    if largest and whole:
         names = (f"{one['name']} ({share(one['energy_per_sample_J'], whole)})" for one in largest)
         words += f" Most is taken by {', '.join(names)}."
     blocks.append(Paragraph(words))
     if pictures and whole:
         bars = sorted(found, key=lambda layer: -layer["energy_per_sample_J"])[:MOST_BARS]
         parts = [layer["energy_per_sample_J"] / whole for layer in bars]
-        blocks.append(_figure(shares([layer["name"] for layer in bars], parts), "Share of each layer in the energy."))
+        caption = "Share of each layer in the energy."
+        if len(bars) < len(found):
+            caption = f"Share of each layer in the energy: the {MOST_BARS} largest of {len(found):,}."
+        blocks.append(_figure(shares([layer["name"] for layer in bars], parts), caption))
     return blocks
 
 
@@ -100,11 +104,14 @@ def _time(report: Plain, pictures: bool) -> list[Block]:
     if pictures:
         caption = "Energy (solid) and accuracy (dashed) of shorter runs." if accuracies else "Energy of shorter runs."
         blocks.append(_figure(over_steps(energies, accuracies), caption))
-    rows = [
-        [str(step + 1), f"{energy:,.2f}", "" if accuracies is None else f"{accuracies[step]:.2%}"]
-        for step, energy in enumerate(energies)
-    ]
-    return [*blocks, Table(["T", "nJ", "accuracy"], _cut(rows), {0, 1, 2})]
+    rows = [[str(step), nanojoules(joules)] for step, joules in enumerate(report["energy_by_steps_J"], start=1)]
+    headers = ["T", "nJ"]
+    if accuracies is not None:
+        headers, rows = (
+            [*headers, "accuracy"],
+            [[*row, f"{accuracy:.2%}"] for row, accuracy in zip(rows, accuracies, strict=True)],
+        )
+    return [*blocks, Table(headers, _cut(rows), range(len(headers)))]
 
 
 def _samples(report: Plain, pictures: bool) -> list[Block]:

@@ -266,6 +266,8 @@ def _against_ann(report: Mapping[str, Any]) -> str:
         return text
     if even < 0:
         return text + " At no rate would it take less: what does not depend on spikes takes more already."
+    if even > 1 >= ann["rate"]:
+        return text + " It takes less at every rate up to 100 %."
     return text + f" Both would be equal at a rate of {even:.2%}; it is {ann['rate']:.2%}."
 
 
@@ -276,7 +278,8 @@ def _winner(ratio: float | None) -> str:
         return f"The ANN wins: the spiking network takes {ratio:.2f} times its energy."
     if ratio == 1:
         return "Both take the same energy."
-    return f"The spiking network takes {ratio:.3f} of that" + (f", {1 / ratio:.1f} times less." if ratio else ".")
+    less = f", {1 / ratio:.1f} times less" if 0 < ratio < 0.95 else ""  # 1.0 times less says nothing
+    return f"The spiking network takes {ratio:.3f} of that{less}."
 
 
 def mean(total: int, samples: int) -> str:
@@ -301,5 +304,6 @@ def share(part: float, whole: float) -> str:
 
 
 def nanojoules(joules: float) -> str:
-    """Joules in nJ."""
-    return f"{joules * 1e9:,.2f}"
+    """Joules in nJ; what is little is not said to be nothing."""
+    shown = f"{joules * 1e9:,.2f}"
+    return f"{joules * 1e9:.2g}" if joules and shown == "0.00" else shown

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 WIDTH, HEIGHT = 400, 240
 LEFT, RIGHT, TOP, BOTTOM = 62, 56, 28, 42
+MOST_DOTS = 40
 BLUE, ORANGE = "var(--blue,#1f6ab5)", "var(--orange,#b5530f)"  # the page's, in light and in dark; else on white
 
 
@@ -40,13 +41,14 @@ def over_steps(energies: Sequence[float], accuracies: Sequence[float] | None, un
         points = [(x(step), floor - (floor - TOP) * height) for step, height in enumerate(heights)]
         path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points)
         dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{colour}"/>' for a, b in points)
+        dots = dots if steps <= MOST_DOTS else ""  # they would hide the line
         return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>{dots}'
 
     content = [_line(LEFT, floor, right, floor, 0.8), _label(LEFT, TOP - 10, f"energy, {unit}", "start", BLUE)]
     for part in (0, 0.5, 1):
         y = floor - (floor - TOP) * part
         content += [_line(LEFT, y, right, y), _label(LEFT - 6, y + 4, _short(top * part), "end", BLUE)]
-    every = max(1, -(-steps // 10))
+    every = -(-steps // (10 if steps < 100 else 6))  # numbers of three digits take more room
     content += [_label(x(step), floor + 17, str(step + 1)) for step in range(0, steps, every)]
     content += [_label((LEFT + right) / 2, HEIGHT - 6, "steps T"), curve([one / top for one in energies], BLUE, "")]
     if accuracies:
@@ -67,9 +69,10 @@ def shares(names: Sequence[str], parts: Sequence[float]) -> str:
     room = WIDTH - 190
     for index, (name, part) in enumerate(zip(names, parts, strict=True)):
         y = 8 + row * index
-        shown = name if len(name) <= 18 else name[:17] + "\u2026"
+        shown = name if len(name) <= 14 else f"{name[:4]}\u2026{name[-9:]}"  # what tells layers apart is at the end
         content.append(_label(124, y + 15, shown, "end"))
-        content.append(f'<rect x="130" y="{y + 3}" width="{max(1.0, room * part):.1f}" height="16" fill="{BLUE}"/>')
+        bar = f'<rect x="130" y="{y + 3}" width="{max(1.0, room * part):.1f}" height="16" fill="{BLUE}">'
+        content.append(f"{bar}<title>{html.escape(name)}</title></rect>")
         content.append(_label(136 + room * part, y + 15, f"{part:.1%}", "start"))
     return _svg(content, "share of each layer", 16 + row * len(names))
 
@@ -77,7 +80,9 @@ def shares(names: Sequence[str], parts: Sequence[float]) -> str:
 def histogram(values: Sequence[float], low: float, high: float, unit: str = "nJ", bins: int = 24) -> str:
     """How many samples take how much, with the interval of the mean as a band."""
     least, most = min(values), max(values)
-    span = most - least or 1.0
+    if least == most:  # one bar in the middle, and an axis around it
+        least, most = least - (abs(least) / 2 or 0.5), most + (abs(most) / 2 or 0.5)
+    span = most - least
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, int((value - least) / span * bins))] += 1

@@ -15,6 +15,7 @@ from snncompile.backends.nir_file import write
 from snncompile.backends.nir_lowering import lower
 from snncompile.backends.nir_nodes import written
 from snncompile.backends.nir_profiles import PROFILES, Profile
+from snncompile.cli import main
 from snncompile.errors import NotRepresentable
 from snncompile.frontends.nir import read
 from snncompile.frontends.nir_file import read_net
@@ -182,6 +183,20 @@ def test_a_maximum_at_an_output(tmp_path: Path) -> None:
     exported(graph, tmp_path / "net.nir")
     back = alone(tmp_path / "net.nir", CANONICAL)
     assert [type(back.nodes[name]) for name in ("first", "pool", "output")] == [Neuron, Pool, Output]
+
+
+def test_a_file_that_ends_in_a_maximum_is_read_out_as_its_message_says(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    thresholded(tmp_path / "net.nir", 0.5)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((2, 5, 1, 4, 4)).astype(np.float32) * 2)
+    words = [str(tmp_path / "net.nir"), "--data", str(tmp_path / "x.npz"), "-q"]
+    assert main(["simulate", *words]) == 6
+    assert "reads any (Pool), which no population holds; say what is made of it over time: --nir readout=sum" in (
+        capfd.readouterr().err
+    )
+    for verb in ("simulate", "verify", "energy"):
+        assert main([verb, *words, "--nir", "readout=sum"]) == 0, capfd.readouterr().err
 
 
 def test_of_one_axis(tmp_path: Path) -> None:

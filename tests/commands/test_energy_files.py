@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,95 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, capfd: pytest.Capt
 )
 def test_forms(value: Any, form: Any, fault: str | None) -> None:
     assert misfit(value, form) == fault
+
+
+def at(content: Any, place: str, value: Any) -> Any:
+    """The report with another value at ``layers.0.columns.mac``."""
+    found = copy.deepcopy(content)
+    *before, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    table: Any = found
+    for key in before:
+        table = table[key]
+    table[last] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("totals.ac", 1, r"totals.ac is 1, what it goes with \d+"),
+        ("roles.readout.ac", 1, "roles.readout.ac is 1"),
+        ("layers.0.by_step.mac.0", 7, "conv.by_step.mac is"),
+        ("layers.0.by_sample.mac.0", 7, "conv.by_sample.mac is"),
+        ("layers.0.by_step.ac", [1, 2], "conv: its series are of other counts than its columns"),
+        ("layers.1.name", "conv", "2 layers are called conv"),
+        ("ann.mac", 1, "ann.mac is 1"),
+        ("energy_per_sample_J", 1e-9, "energy_per_sample_J is 1e-09, layers say"),
+        ("energy_by_steps_J.1", 1e-9, "energy_by_steps_J say 1e-09"),
+        ("energy_by_sample_J.0", 1e-3, "energy_by_sample_J say 0.0005"),
+        ("accuracy", 0.5, "accuracy is not what correct_by_steps says"),
+        ("correct_by_steps.0", 99, "accuracy is not what correct_by_steps says"),
+        ("totals.ac", 10**400, "totals.ac: expected a whole number from 0, found a number beyond int64"),
+        ("layers.0.parameters", 1 << 63, "found a number beyond int64"),
+    ],
+)
+def test_a_report_that_contradicts_itself_is_refused(
+    place: str, value: Any, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(at(REPORT, place, value)), encoding="utf-8")
+    assert main(["energy", "reprice", str(path)]) == 4
+    said = capfd.readouterr()
+    assert re.search(message, said.err)
+    assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+def test_a_key_that_stands_twice_and_a_folder_are_no_reports(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(REPORT).replace('"samples": 2', '"samples": 1, "samples": 2', 1), encoding="utf-8")
+    assert main(["energy", "reprice", str(path)]) == 4
+    assert "r.json: is no energy report ('samples' stands twice in one table)" in capfd.readouterr().err
+    assert main(["energy", "reprice", str(tmp_path)]) == 4
+    assert f"{tmp_path}: cannot be read (Is a directory)" in capfd.readouterr().err
+
+
+def test_a_difference_in_any_count_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A weight that became zero changes no AC, and is seen."""
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    other = copy.deepcopy(REPORT)
+    fc = other["layers"][2]
+    for table in (fc["columns"], other["totals"], other["roles"]["readout"]):
+        table["ac_nonzero_weight"] -= 1
+    fc["by_step"]["ac_nonzero_weight"][0] -= 1
+    for path, content in zip(paths, (REPORT, other), strict=True):
+        path.write_text(json.dumps(content), encoding="utf-8")
+    assert main(["energy", "diff", *map(str, paths), "--format", "json"]) == 0
+    found = json.loads(capfd.readouterr().out)["differences"]
+    assert [(one["layer"], one["column"], one["right"] - one["left"]) for one in found] == [
+        ("fc", "ac_nonzero_weight", -1),
+        ("total", "ac_nonzero_weight", -1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ac = { value = 1e308, S }", "cost_model.ac: a price must be below a joule, found 1e+308 pJ"),
+        ("ac = { value = -1.0, S }", "cost_model.ac: a price must be positive"),
+        (
+            "ac = { value = 1.0, S }\n[memory]\nsram_8k = { value = -1.0, S }",
+            "memory.sram_8k: a price must be positive",
+        ),
+    ],
+)
+def test_a_price_beyond_reason_is_refused(
+    text: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(REPORT), encoding="utf-8")
+    memory = "\n".join(f"{key} = {{ value = 32, S }}" for key in ("word_bits", "sram_32k", "sram_1m"))
+    more = memory + "\naddress_add = { value = 0.0, S }\naddress_mac = { value = 0.0, S }" if "memory" in text else ""
+    head = '[cost_model]\nname = "x"\ntitle = "x"\nprecision = "x"\nscope = "x"\nmac = { value = 1.0, S }\n'
+    sheet = tmp_path / "p.toml"
+    sheet.write_text(f"{head}{text}\n{more}\n".replace("S }", 'source = "us" }'), encoding="utf-8")
+    assert main(["energy", "reprice", str(tmp_path / "r.json"), "--cost-model", str(sheet)]) == 3
+    assert message in capfd.readouterr().err

@@ -167,10 +167,11 @@ def test_differences_are_exact(report: Path, saved: Path, tmp_path: Path, capfd:
     assert main(["energy", "diff", str(report), str(report)]) == 0
     assert "Every count is the same." in capfd.readouterr().out
     content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    for layer in content["layers"]:
-        if layer["name"] == "conv2":
-            layer["columns"]["ac"] += 2
-    content["totals"]["ac"] += 2
+    (layer,) = (layer for layer in content["layers"] if layer["name"] == "conv2")
+    for table in (content["totals"], content["roles"][layer["role"]], layer["columns"]):
+        table["ac"] += 2
+    for key in ("by_step", "by_sample"):
+        layer[key]["ac"][0] += 2
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content), encoding="utf-8")
     assert main(["energy", "diff", str(report), str(other), "--format", "json"]) == 0

@@ -171,7 +171,7 @@ def test_what_the_options_cannot_say_is_refused(network: Path, refused: Any, cap
     assert "carries no data; name some with --data" in refused(4, "simulate", network)
     assert "says dt = 0.0001, --dt says 0.001" in refused(4, "show", network, "--dt", 1e-3)
     assert "a .nir has no level 'torch'" in refused(4, "verify", f"{network}@torch", network, "--data", data)
-    assert "torch runs no network in integers" in refused(4, "energy", network, "--data", data, "--level", "torch")
+    assert "torch runs checkpoints alone" in refused(4, "energy", network, "--data", data, "--level", "torch")
     assert "--dt belongs to a .nir" in refused(4, "simulate", data, "--data", data, "--dt", 1)
     for words, said in (
         (("--nir", "r=fast"), "argument --nir: r=fast: one of written, step"),

@@ -117,7 +117,7 @@ def test_every_way_to_fail_has_its_code_and_words(
     error: BaseException, code: int, message: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raising(error, monkeypatch)
-    monkeypatch.setattr(cli, "_let_go_of_output", lambda: None)
+    monkeypatch.setattr(cli, "let_go_of_output", lambda: None)
     assert main(["targets"]) == code
     said = capfd.readouterr()
     assert said.out == ""

@@ -237,3 +237,25 @@ def test_chips_beyond_what_a_picture_shows_are_said() -> None:
         assert picture.count("chip 47:") == 1
         assert "chip 48:" not in picture
         assert "2 more chips are not drawn." in picture
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("block1_conv1", "block1_conv1"),
+        ("*conv*", r"\*conv\*"),
+        ("__init__", r"\_\_init\_\_"),
+        ("[x](http://y)", r"\[x\](http://y)"),
+        ("`a` $b$ ~c~", r"\`a\` \$b\$ \~c\~"),
+        ("a\\*b", r"a\\\*b"),
+        ("# a", r"\# a"),
+        ("- a", r"\- a"),
+        ("> a", r"\> a"),
+        ("12. a", r"12\. a"),
+        ("-0.28 points", r"\-0.28 points"),
+        ("a\n# b", "a # b"),
+        ("<b>&", "&lt;b>&amp;"),
+    ],
+)
+def test_no_name_is_mark_up(name: str, expected: str) -> None:
+    assert to_markdown([Paragraph(name)]) == expected + "\n"

@@ -19,7 +19,7 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Input, Neuron, Op, Output, Readout
 from snncompile.report.document import Figure, to_html, to_markdown
 from snncompile.report.energy_page import MOST_ROWS, energy_page
-from snncompile.report.energy_report import reprice, to_json
+from snncompile.report.energy_report import ann_sentences, nanojoules, reprice, to_json
 from snncompile.report.energy_svg import histogram, over_steps, shares
 from snncompile.run.trace import Trace
 
@@ -64,7 +64,7 @@ Gate: 3 limits hold.
 | layer | role | spikes in | rate | AC | MAC | traffic | nJ | share |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | conv | encoder |  |  |  | 98 | 196 | 0.45 | 99.4% |
-| fc | readout | 1.5 | 8.33% | 3 |  | 10.5 | 0.00 | 0.6% |
+| fc | readout | 1.5 | 8.33% | 3 |  | 10.5 | 0.0027 | 0.6% |
 | total |  |  |  | 3 | 98 | 262 | 0.45 | 100.0% |
 
 Traffic: accesses to memory where nothing is kept at hand; it costs only under price lists with memory. Most is taken \
@@ -130,6 +130,82 @@ def test_long_reports_are_cut_and_say_so() -> None:
     brief = to_markdown(energy_page(whole, ["Gate: 3 limits hold."], brief=True))
     assert "Gate: 3 limits hold." in brief
     assert "## Layers" not in brief
+
+
+def test_names_that_are_long_leave_the_numbers_in_sight() -> None:
+    """In the table they are broken, in the chart both ends stand and the whole is at hand."""
+    name = "model.stage1." + "block." * 30 + "conv<1>"
+    page = to_html("Energy", energy_page(named(report(), name)))
+    assert '<td class="l">model.stage1.' in page
+    assert "<td>fc</td>" in page
+    assert re.search(r'text-anchor="end"[^>]*>mode\u2026k.conv&lt;1&gt;</text>', page)
+    assert page.count(f"<title>model.stage1.{'block.' * 30}conv&lt;1&gt;</title>") == 1
+
+
+def named(content: dict[str, Any], name: str) -> dict[str, Any]:
+    first, *rest = content["layers"]
+    return {**content, "layers": [{**first, "name": name}, *rest]}
+
+
+def test_a_page_says_what_its_chart_leaves_out() -> None:
+    whole = report()
+    many = [{**whole["layers"][0], "name": f"conv{index}"} for index in range(60)]
+    page = to_html("Energy", energy_page({**whole, "layers": many}))
+    assert "Share of each layer in the energy: the 40 largest of 60." in page
+    assert "largest of" not in to_html("Energy", energy_page(whole))
+
+
+def test_without_labels_no_column_waits_for_an_accuracy() -> None:
+    text = to_markdown(energy_page({**report(), "correct_by_steps": None, "accuracy": None}, pictures=False))
+    assert "| T | nJ |\n| ---: | ---: |\n| 1 | 0.23 |" in text
+    assert "ccuracy |" not in text
+
+
+def test_what_takes_nothing_is_not_among_what_takes_most() -> None:
+    whole = report()
+    silent = [
+        {**layer, "energy_per_sample_J": layer["energy_per_sample_J"] * (not index)}
+        for index, layer in enumerate(whole["layers"])
+    ]
+    text = to_markdown(energy_page({**whole, "layers": silent}, pictures=False))
+    assert re.search(r"Most is taken by conv \([\d.]+%\)\.", text)
+
+
+def test_labels_of_many_steps_do_not_touch_and_dots_do_not_hide_the_line() -> None:
+    """A letter is at most 8 wide."""
+    for steps in (2, 10, 11, 99, 100, 300, 1000):
+        chart = over_steps([float(step) for step in range(steps)], None)
+        labels = re.findall(r'<text x="([\d.]+)" y="215.0"[^>]*>(\d+)</text>', chart)
+        ends = [(float(x) - 4 * len(text), float(x) + 4 * len(text)) for x, text in labels]
+        assert len(labels) > 1
+        assert all(one[1] < other[0] for one, other in itertools.pairwise(ends)), steps
+        assert ("<circle" in chart) == (steps <= 40)
+
+
+def test_samples_that_are_all_the_same_stand_in_the_middle() -> None:
+    chart = histogram([18.84] * 20, 18.84, 18.84)
+    labels = [float(text) for text in re.findall(r'y="215.0"[^>]*>([\d.]+)</text>', chart)]
+    assert labels == sorted(labels)
+    assert labels[1] == 18.8
+
+
+@pytest.mark.parametrize(
+    ("joules", "shown"), [(0.0, "0.00"), (2.7e-12, "0.0027"), (1e-15, "1e-06"), (5e-12, "0.01"), (1.23e-6, "1,230.00")]
+)
+def test_little_is_not_nothing(joules: float, shown: str) -> None:
+    assert nanojoules(joules) == shown
+
+
+def test_a_network_that_takes_less_at_any_rate_is_told_so() -> None:
+    """A rate beyond 100 % is none, and 1.0 times less says nothing."""
+    whole = report()
+    ann = {**whole["ann"], "energy_J": whole["energy_per_sample_J"] / 0.97, "ratio": 0.97, "rate": 0.2}
+    sentence = ann_sentences({**whole, "ann": {**ann, "break_even_rate": 5.11}})[0]
+    assert sentence.endswith("The spiking network takes 0.970 of that. It takes less at every rate up to 100 %.")
+    sentence = ann_sentences({**whole, "ann": {**ann, "ratio": 0.5, "break_even_rate": 0.61}})[0]
+    assert sentence.endswith(
+        "takes 0.500 of that, 2.0 times less. Both would be equal at a rate of 61.00%; it is 20.00%."
+    )
 
 
 # --- the published schema ---------------------------------------------------------------------------------------------
