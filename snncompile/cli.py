@@ -331,7 +331,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str) -> None:
-    """The last word, where somebody listens: the exit code must not change because nobody does."""
+    """The last word, where somebody listens: the exit code must not change because nobody does.
+
+    What files and their names hold is shown, not obeyed: no letter of it steers a terminal.
+    """
+    line = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

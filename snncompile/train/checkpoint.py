@@ -18,6 +18,7 @@ from torch import Tensor
 
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
+from snncompile.sheet import shown
 from snncompile.train.data import Split
 from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.integers import Integers
@@ -174,10 +175,11 @@ def read(path: Path, form: str) -> dict[str, Any]:
     where = str(path)
     content = loaded(path)
     found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or found != form:
-        raise ReadError(f"is no {form}", where=where, why=f"format is {found!r}")
-    if content.get("version") != VERSION:
-        raise ReadError(f"has version {content.get('version')!r}", where=where, why=f"this program reads {VERSION}")
+    if not isinstance(content, dict) or not isinstance(found, str) or found != form:
+        raise ReadError(f"is no {form}", where=where, why=f"format is {shown(found)}")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise ReadError(f"has version {shown(version)}", where=where, why=f"this program reads {VERSION}")
     return content
 
 

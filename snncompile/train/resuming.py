@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,8 @@ def refuse_overwriting(out: Path, resume: bool, force: bool) -> None:
     """Raise ReadError where ``out`` is something that the options do not give up."""
     if out.is_dir():
         raise ReadError("is a folder", where=str(out), remedy="name a file, as in -o ckpt.pt")
+    if out.exists() and not out.is_file():  # a device or a pipe, which renaming a checkpoint to it would replace
+        raise ReadError("is no plain file", where=str(out), remedy="name a file, as in -o ckpt.pt")
     if resume:
         return
     if resume_path(out).is_file() and not force:
@@ -130,6 +134,30 @@ def refuse_overwriting(out: Path, resume: bool, force: bool) -> None:
         )
     if out.exists() and not force:
         raise ReadError("exists", where=str(out), remedy="name another file, or --force a new training")
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """While nobody else trains into ``out``: two would each undo what the other one saved. Raises ReadError where
+    somebody does. A lock of the system, which goes with its process, however that ends.
+    """
+    path = out.with_name(f".{out.name}.lock")
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                remedy = "wait for its end, or name another file"
+                raise ReadError("another process trains into it", where=str(out), remedy=remedy) from error
+            except OSError:
+                pass  # a file system without locks
+            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+                continue  # whoever held it has just taken it away
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
 
 
 def make_room(out: Path) -> None:

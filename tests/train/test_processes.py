@@ -18,10 +18,11 @@ from snncompile.errors import ReadError
 from snncompile.recipe.methods import TetSettings
 from snncompile.train.checkpoint import load_checkpoint
 from snncompile.train.data import load_for
-from snncompile.train.loop import accuracy, batches_of
+from snncompile.train.loop import accuracy
 from snncompile.train.methods.tet import tet_loss
 from snncompile.train.networks import Network
 from snncompile.train.processes import Processes
+from snncompile.train.splits import batches_of
 from tests.train.test_resuming import same, written
 
 
