@@ -121,7 +121,7 @@ def _told(options: argparse.Namespace, recipe: Recipe, outcome: Outcome) -> None
     metrics, out = outcome.metrics, outcome.path
     accuracy = metrics.get("test_accuracy")
     text = f"{out}: epoch {metrics.get('epoch', 0)} of {metrics.get('epochs', recipe.training.epochs)}"
-    if accuracy is not None:
+    if isinstance(accuracy, int | float):  # of a record that was read, anything may be said
         text += f", test accuracy {accuracy:.2%} (n = {metrics.get('test_samples')})"
     soft = recipe.method == "dsr" or recipe.neuron.reset == "subtract"
     target = recipe.quantise.target if recipe.quantise else "loihi-custom" if soft else "loihi"

@@ -201,8 +201,7 @@ def _own_ranges(settings: Settings) -> list[Rule]:
             fits = tit is None or (
                 1 <= tit.steps <= MOST_STEPS and tit.epochs >= 1 and 0.0 < tit.learning_rate <= 100.0
             )
-            phi: Rule = ("phi", abs(settings.phi) <= MOST, f"of {MOST:.0f} at most")
-            return [mix, phi, ("tit", fits, f"1 to {MOST_STEPS} steps, an epoch at least, a positive learning rate")]
+            return [mix, ("tit", fits, f"1 to {MOST_STEPS} steps, an epoch at least, a positive learning rate")]
         case AsfSettings():
             return [
                 ("rate", 0.0 < settings.rate <= 1.0, "above 0, and 1 at most"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -144,7 +144,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         check_weights(where, recipe, content["weights"])
     sample = content["sample"]
     x, y = sample.get("x"), sample.get("y")
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or not torch.isfinite(x).all() or len(x) != len(y):
+    whole = is_plain(x) and is_plain(y) and x.dim() and y.dim() and len(x) == len(y)
+    if not whole or not torch.isfinite(x).all():
         raise ReadError("its sample is damaged", where=where, why="x and y are tensors of one length")
     tables = {name: content[name] for name in _TABLES if name != "recipe"}
     return Checkpoint(path=Path(path), recipe=recipe, **tables, integers=integers)
@@ -158,7 +159,7 @@ def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> 
         wanted, found = expected.get(name), weights.get(name)
         if wanted is None:
             raise ReadError(f"has weights {name!r} that its recipe has no place for", where=where)
-        if not isinstance(found, Tensor):
+        if not is_plain(found):
             raise ReadError(f"lacks the weights {name!r}", where=where)
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
             shown = f"{found.dtype} {list(found.shape)}".removeprefix("torch.")
@@ -168,6 +169,11 @@ def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> 
             raise ReadError(
                 f"the weights {name!r} hold NaN or infinity", where=where, remedy="train again, more slowly"
             )
+
+
+def is_plain(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor that holds its numbers: sparse ones and those without content have other rules."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 def read(path: Path, form: str) -> dict[str, Any]:

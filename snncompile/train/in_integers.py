@@ -85,7 +85,7 @@ class IntegerCourse(Course):
         expected = self.network.state_dict()
         for name in sorted(expected.keys() | weights.keys()):
             found, wanted = weights.get(name), expected.get(name)
-            fits = isinstance(found, Tensor) and wanted is not None and found.shape == wanted.shape
+            fits = checkpoint.is_plain(found) and wanted is not None and found.shape == wanted.shape
             if not fits or not isinstance(found, Tensor) or not torch.isfinite(found).all():
                 raise ReadError(f"the weights {name!r} are damaged", where=where, remedy="train again with --force")
 

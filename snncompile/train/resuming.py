@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
 from snncompile.train import checkpoint
@@ -71,8 +73,7 @@ def restore(course: Course, average: Average, out: Path) -> None:
         remedy = "resume with the recipe it was started with, or start again with --force"
         raise ReadError("belongs to another recipe", where=where, remedy=remedy)
     history = content["history"]
-    records = all(isinstance(record, dict) for record in history)
-    if not records or not 1 <= len(history) <= course.total_epochs:
+    if not _are_records(history) or not 1 <= len(history) <= course.total_epochs:
         raise ReadError("its history is damaged", where=where, remedy=AGAIN)
     if content.get("processes", 1) != course.processes.count:
         why = "batch norm sees another part of a batch"
@@ -84,12 +85,44 @@ def restore(course: Course, average: Average, out: Path) -> None:
     course.begin_epoch(len(history) - 1)  # a method of several stages makes the optimiser of this one
     try:
         course.network.load_state_dict(content["weights"])
-        course.optimiser.load_state_dict(content["optimiser"])
+        # what is said of all parameters is what the recipe says
+        groups = course.optimiser.state_dict()["param_groups"]
+        course.optimiser.load_state_dict({"state": _checked(course, content["optimiser"]), "param_groups": groups})
         course.precision.restore(content.get("precision", {}))
         average.restore(content.get("average", {}))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ReadError("its optimiser state is damaged", where=where, why=str(error), remedy=AGAIN) from error
     course.restore(content, where)
+
+
+def _are_records(history: list[Any]) -> bool:
+    """Whether a history is what was written: plain values by name."""
+    try:
+        json.dumps(history, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return all(isinstance(record, dict) for record in history)
+
+
+def _checked(course: Course, optimiser: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The state of an optimiser, one entry a parameter. Raises ValueError where it is not of this course's."""
+    parameters = [one for group in course.optimiser.param_groups for one in group["params"]]
+    names = {"step", "exp_avg", "exp_avg_sq"} if course.training.optimiser == "adam" else {"momentum_buffer"}
+    state = optimiser.get("state")
+    if not isinstance(state, dict) or not set(state) <= set(range(len(parameters))):
+        raise ValueError("it has no state, or one of other parameters")
+    for number, entries in state.items():
+        if not isinstance(entries, dict) or set(entries) != names:
+            raise ValueError(f"the state of parameter {number} lacks or has too much")
+        for name, value in entries.items():
+            if value is None and name == "momentum_buffer" and not course.training.momentum:
+                continue
+            shape = torch.Size() if name == "step" else parameters[number].shape
+            if not checkpoint.is_plain(value) or value.shape != shape or value.dtype != parameters[number].dtype:
+                raise ValueError(f"{name} of parameter {number} is no tensor of its shape")
+            if not torch.isfinite(value).all() or (name in ("step", "exp_avg_sq") and value.min() < 0):
+                raise ValueError(f"{name} of parameter {number} holds what it cannot")
+    return state
 
 
 def save(course: Course, average: Average, out: Path, split: Split) -> None:
