@@ -175,6 +175,29 @@ def test_refusals_name_the_key(tmp_path: Path, old: str, new: str, key: str, rem
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("entries", "key"),
+    [
+        ({"time_constant": 1e-6, "time_step": -1e6}, "time_step"),
+        ({"time_constant": 1.0, "time_step": -1e308}, "time_step"),
+        ({"time_constant": 1e-30, "time_step": 1.0}, "time_constant"),
+        ({"time_constant": 1e6, "time_step": 1e-6}, None),
+        ({"time_constant": 1e6, "time_step": 1e-12}, "time_step"),
+        ({"floor": 1e-300}, "floor"),
+        ({"alpha": 1e-300}, "alpha"),
+        ({"threshold_rate": 1e300}, "threshold_rate"),
+    ],
+)
+def test_neurons_of_dsr_that_float32_cannot_hold(entries: dict[str, float], key: str | None) -> None:
+    tables = Recipe.load("fashion-mini-dsr-cpu").to_dict()
+    tables["dsr"] = {"steps": 2} | entries
+    if key is None:
+        assert Recipe.from_dict(tables, "ckpt.pt").settings.decay < 1.0  # type: ignore[union-attr]
+        return
+    with pytest.raises(ReadError, match=rf"dsr.{key}: out of range"):
+        Recipe.from_dict(tables, "ckpt.pt")
+
+
 def test_a_damaged_recipe_of_a_checkpoint_is_a_read_error() -> None:
     tables = Recipe.load("digits-tet").to_dict()
     tables["tet"] = {"steps": "four", "lambda": 0.05, "phi": 1.0}

@@ -224,7 +224,11 @@ def _own_ranges(settings: Settings) -> list[Rule]:
                 ),
                 ("time_step", (settings.time_step > 0.0) == settings.leaky, "positive exactly where time_constant is"),
                 ("time_step", settings.time_step == 0.0 or moderate(settings.time_step), MODERATE),
-                ("time_step", not settings.leaky or settings.decay < 1.0, "large enough that something leaks"),
+                (
+                    "time_step",
+                    not moderate(settings.time_step) or settings.decay < 1.0,
+                    "large enough that something leaks",
+                ),
                 ("threshold_rate", 0.0 <= settings.threshold_rate <= MOST, f"from 0 to {MOST:.0f}"),
                 (
                     "weight_gradient",

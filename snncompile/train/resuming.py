@@ -15,6 +15,7 @@ import torch
 
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
+from snncompile.sheet import shown
 from snncompile.train import checkpoint
 from snncompile.train.averages import Average
 from snncompile.train.course import Course
@@ -75,9 +76,10 @@ def restore(course: Course, average: Average, out: Path) -> None:
     history = content["history"]
     if not _are_records(history) or not 1 <= len(history) <= course.total_epochs:
         raise ReadError("its history is damaged", where=where, remedy=AGAIN)
-    if content.get("processes", 1) != course.processes.count:
+    count = content.get("processes", 1)
+    if type(count) is not int or count != course.processes.count:
         why = "batch norm sees another part of a batch"
-        remedy = f"go on with as many: {content.get('processes', 1)}"
+        remedy = f"go on with as many: {shown(count)}"
         what = f"was trained by another number of processes than {course.processes.count}"
         raise ReadError(what, where=where, why=why, remedy=remedy)
     course.check_weights(where, content["weights"])

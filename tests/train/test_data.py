@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from snncompile.errors import ReadError
-from snncompile.recipe import Recipe
+from snncompile.recipe import DataSettings, Recipe
 from snncompile.train.data import ROOT_VARIABLE, load, load_for
+from snncompile.train.frames import Cut
 
 
 def test_digits_are_shipped_and_split_by_class() -> None:
@@ -181,6 +182,15 @@ def test_frames_that_were_cut_before(tmp_path: Path) -> None:
     assert split.y.tolist() == [7, 0]
     with pytest.raises(ReadError, match="cut into 2 frames"):
         load("cifar10-dvs:test", tmp_path, steps=3)
+    for spec, cut in (("", Cut(2, division="maximum", most=0)), (":2", Cut(2, most=3))):
+        settings = DataSettings("cifar10-dvs", most=cut.most, division=cut.division, frames="count")
+        expected = np.stack([cut.limited(one) for one in x])[: int(spec[1:] or 3)]
+        assert expected.any()
+        for held in (True, False):
+            found = load(f"cifar10-dvs:test{spec}", tmp_path, shape=(2, 8, 8), steps=2, settings=settings, held=held)
+            assert found.held == held
+            assert found.x.dtype == expected.dtype
+            assert np.array_equal(np.asarray(found.x), expected)
     np.savez(folder / "test.npz", x=x.astype(float), y=np.array([7, 0, 2]))
     with pytest.raises(ReadError, match="does not hold frames"):
         load("cifar10-dvs", tmp_path, steps=2)

@@ -188,6 +188,7 @@ SPARSE = torch.zeros(4, 1, 3, 3).to_sparse()
         (("version",), torch.ones(2)),
         (("version",), True),
         (("format",), torch.ones(2)),
+        (("processes",), torch.ones(2)),
     ],
 )
 def test_a_resume_file_that_lies(small, tmp_path: Path, place: tuple[str | int, ...], value: object) -> None:
