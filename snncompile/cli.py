@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import math
 import os
 import signal
@@ -296,6 +297,7 @@ def _of_two_words(words: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     options = parser().parse_args(_of_two_words(sys.argv[1:] if argv is None else argv))
+    _escape_what_cannot_be_shown()
     try:
         _end_as_interrupted()
         verb = importlib.import_module(f"snncompile.commands.{options.verb.replace(' ', '_')}")
@@ -338,6 +340,12 @@ def _say(line: str) -> None:
     line = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """A letter that the output's encoding lacks, in the name of a file, say, must not cost the result."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end_as_interrupted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import platform
@@ -207,13 +208,17 @@ def loaded(path: Path) -> Any:
 
 
 def write(path: Path, content: Mapping[str, object]) -> None:
-    """``torch.save`` beside its place, then renamed; tensors lie on the CPU, so that any machine can read them."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """``torch.save`` beside its place, then renamed; tensors lie on the CPU, so that any machine can read them.
+
+    Made in memory: torch has no words for a full disk, and puts the name of a file that it writes itself inside it.
+    """
+    beside, made = path.with_name(f".{path.name}.{os.getpid()}"), io.BytesIO()
+    torch.save(_on_cpu(dict(content)), made)
     try:
-        torch.save(_on_cpu(dict(content)), beside)
+        beside.write_bytes(made.getbuffer())
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise ReadError("cannot be written", where=str(path), why=str(error).splitlines()[0]) from error
+    except OSError as error:
+        raise ReadError("cannot be written", where=str(path), why=error.strerror or str(error)) from error
     finally:
         beside.unlink(missing_ok=True)
 

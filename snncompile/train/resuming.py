@@ -178,7 +178,11 @@ def alone(out: Path) -> Iterator[None]:
     """
     path = out.with_name(f".{out.name}.lock")
     while True:
-        with path.open("a") as file:
+        try:
+            opened = path.open("a")
+        except OSError as error:  # no access that the system knows of in advance: a folder that takes no files
+            raise _no_room(out, error.strerror or str(error)) from error
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -202,4 +206,12 @@ def make_room(out: Path) -> None:
     except OSError as error:
         raise ReadError("no folder can be made", where=str(out.parent), why=str(error)) from error
     if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise ReadError("cannot be written to", where=str(out.parent), remedy="name another folder with -o")
+        raise _no_room(out, "no permission")
+    longest, most = len(os.fsencode(f".{out.name}.metrics.jsonl.{2**22}")), os.pathconf(out.parent, "PC_NAME_MAX")
+    if longest > most:
+        why = f"with what stands beside it {longest} bytes, a name has {most} at most"
+        raise ReadError("is too long a name", where=str(out), why=why, remedy="name a shorter one with -o")
+
+
+def _no_room(out: Path, why: str) -> ReadError:
+    return ReadError("cannot be written to", where=str(out.parent), why=why, remedy="name another folder with -o")

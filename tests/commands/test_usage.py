@@ -172,6 +172,19 @@ def test_outputs_that_end_early(redirection: str, code: int, message: str) -> No
     assert (done.returncode, done.stderr) == (code, message)
 
 
+def test_a_letter_that_the_output_lacks_is_escaped(tmp_path: Path) -> None:
+    """In the result, whose encoding may be anything, and in the log: what a file says steers no terminal."""
+    sheet = tmp_path / "é.toml"
+    sheet.write_text((Path(cli.__file__).parents[1] / "models/digits-tet.toml").read_text(encoding="utf-8"))
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "snncompile", "models"]
+    done = subprocess.run([*words, sheet], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([*words, "\x1b[2Jno\nsuch"], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr.startswith("snncompile models: \\x1b[2Jno")
+
+
 @pytest.mark.parametrize("words", [["targets"], ["targets", "loihi1"], ["models"], ["models", "digits-tet"]])
 def test_catalogues_as_tables_and_json(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0

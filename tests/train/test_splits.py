@@ -160,6 +160,22 @@ def test_a_checkpoint_that_another_training_finished_meanwhile_is_kept(
     assert out.read_bytes() == b"theirs"
 
 
+def test_a_name_that_no_file_beside_it_could_have_is_told_before_the_training(small, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(
+        ReadError, match=r"is too long a name \(with what stands beside it \d+ bytes, a name has 255 at"
+    ):
+        train(small(), None, tmp_path / ("é" * 120 + ".pt"), log=said.append)
+    assert said == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_takes_no_files(small) -> None:
+    """The superuser has permission everywhere; this folder has no room for anybody."""
+    with pytest.raises(ReadError, match=r"/proc: cannot be written to \(.+\); name another folder with -o"):
+        train(small(), None, Path("/proc/out.pt"), log=silent)
+
+
 def test_a_device_is_not_replaced(small, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ReadError, match=r"pipe: is no plain file; name a file"):
