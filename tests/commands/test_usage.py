@@ -13,6 +13,7 @@ import pytest
 from snncompile import __version__, cli
 from snncompile.cli import main
 from snncompile.errors import BudgetExceeded, InternalError
+from snncompile.sheet import find
 
 HEAVY = ("numpy", "torch", "networkx", "h5py")
 
@@ -174,12 +175,13 @@ def test_outputs_that_end_early(redirection: str, code: int, message: str) -> No
 
 def test_a_letter_that_the_output_lacks_is_escaped(tmp_path: Path) -> None:
     """In the result, whose encoding may be anything, and in the log: what a file says steers no terminal."""
-    sheet = tmp_path / "é.toml"
-    sheet.write_text((Path(cli.__file__).parents[1] / "models/digits-tet.toml").read_text(encoding="utf-8"))
+    sheet, text = tmp_path / "e.toml", find("models", "digits-tet").read_text(encoding="utf-8")
+    sheet.write_text(text.replace('"digits-tet"', '"chiffres-é"'), encoding="utf-8")
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     words = [sys.executable, "-m", "snncompile", "models"]
     done = subprocess.run([*words, sheet], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert "chiffres-\\xe9" in done.stdout
     done = subprocess.run([*words, "\x1b[2Jno\nsuch"], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 3
     assert done.stderr.startswith("snncompile models: \\x1b[2Jno")

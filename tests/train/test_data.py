@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from snncompile.errors import ReadError
 from snncompile.recipe import DataSettings, Recipe
 from snncompile.train.data import ROOT_VARIABLE, load, load_for
 from snncompile.train.frames import Cut
+from snncompile.train.streamed import described
 
 
 def test_digits_are_shipped_and_split_by_class() -> None:
@@ -127,6 +129,22 @@ def test_truncated_array_files(tmp_path: Path) -> None:
             load(str(path), shape=(1, 2, 2))
     with pytest.raises(ReadError, match="needs the network's input shape"):
         load(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_header_whose_bracket_has_no_other_end(tmp_path: Path, name: str) -> None:
+    """NumPy says it with an error of its tokenizer."""
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (3, 8), ".ljust(117) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        path.write_bytes(array)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", array)
+    assert described(path) is None
+    with pytest.raises(ReadError, match="is no array file that can be read"):
+        load(str(path), shape=(8,))
 
 
 def test_data_need_no_torch() -> None:
