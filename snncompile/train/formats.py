@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
-import tokenize
-import zipfile
 import zlib
 from collections.abc import Callable
 from math import prod
@@ -17,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
+from snncompile.ir import store
 
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-"""What NumPy raises for an array file that is damaged; the last where a header's bracket has no other end."""
+UNREADABLE = (*store.UNREADABLE, KeyError)
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 

@@ -147,6 +147,18 @@ def test_a_header_whose_bracket_has_no_other_end(tmp_path: Path, name: str) -> N
         load(str(path), shape=(8,))
 
 
+def test_an_archive_that_asks_for_a_password(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((2, 8)))
+    content = bytearray(path.read_bytes())
+    for begin, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(begin) + flags] |= 1
+    path.write_bytes(content)
+    assert described(path) is None
+    with pytest.raises(ReadError, match=r"is no array file that can be read \(.*password"):
+        load(str(path), shape=(8,))
+
+
 def test_data_need_no_torch() -> None:
     code = "import snncompile.train.data, snncompile.recipe, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
