@@ -306,6 +306,25 @@ def test_damaged_integers_are_named(trained: Path, tmp_path: Path, damage: str) 
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [("stream",), ("steps",), ("nodes", "input"), ("nodes", "input", "shape"), ("nodes", "readout", "phase")],
+    ids=lambda place: place[-1],
+)
+def test_integers_of_more_than_plain_values_are_damaged(trained: Path, tmp_path: Path, place: tuple[str, ...]) -> None:
+    def bend(content: dict[str, Any]) -> None:
+        inner = content["integers"]["program"]
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = torch.zeros(3)
+
+    path = changed(trained, tmp_path / "bent.pt", bend)
+    with pytest.raises(
+        ReadError, match=r"bent\.pt: its network of integers is damaged \(its program holds more than plain"
+    ):
+        load_checkpoint(path)
+
+
 def test_a_network_of_reals_is_not_made_of_it(trained: Path) -> None:
     with pytest.raises(ReadError, match="was trained in a target's integers"):
         Network.from_checkpoint(trained)
