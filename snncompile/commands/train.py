@@ -85,8 +85,9 @@ def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outco
             if not reals.finished:
                 return reals
         start = _quantised(recipe, path, log)
-    # the integers are computed on the CPU, by neurons of their own
-    own = replace(how, resume=options.resume and start is None, device="cpu", compile=False)
+    # the integers are computed on the CPU, by neurons of their own, and their epochs count from 1 again
+    curves = how.curves / "integers" if how.curves else None
+    own = replace(how, resume=options.resume and start is None, device="cpu", compile=False, curves=curves)
     return train_in_integers(recipe, start, _root(options), out, options=own, log=log)
 
 

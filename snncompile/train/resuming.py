@@ -190,7 +190,10 @@ def alone(out: Path) -> Iterator[None]:
                 raise ReadError("another process trains into it", where=str(out), remedy=remedy) from error
             except OSError:
                 pass  # a file system without locks
-            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+            try:
+                if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:
                 continue  # whoever held it has just taken it away
             try:
                 yield

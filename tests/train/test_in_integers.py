@@ -280,7 +280,7 @@ def test_curves_are_written_of_the_integers_as_well(reals: Path, recipe: Path, t
     pytest.importorskip("tensorboardX")
     words = ["train", str(recipe), "--from", str(reals), "-o", str(tmp_path / "out.pt"), "-q"]
     assert main([*words, "--tensorboard", str(tmp_path / "curves")]) == 0
-    assert list((tmp_path / "curves").iterdir())
+    assert list((tmp_path / "curves" / "integers").iterdir())
 
 
 def test_from_needs_a_target(reals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
