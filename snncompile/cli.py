@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import math
 import signal
 import sys
@@ -308,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     prepare_streams()
     options = parser().parse_args(_of_two_words(sys.argv[1:] if argv is None else argv))
+    _escape_what_cannot_be_shown()
     try:
         _end_as_interrupted()
         verb = importlib.import_module(f"snncompile.commands.{options.verb.replace(' ', '_')}")
@@ -343,9 +345,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str) -> None:
-    """The last word, where somebody listens: the exit code must not change because nobody does."""
+    """The last word, where somebody listens: the exit code must not change because nobody does.
+
+    What files and their names hold is shown, not obeyed: no letter of it steers a terminal.
+    """
+    line = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
     with contextlib.suppress(OSError):
         print(plain(line), file=sys.stderr, flush=True)
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """A letter that the output's encoding lacks, in the name of a file, say, must not cost the result."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end_as_interrupted() -> None:

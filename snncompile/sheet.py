@@ -21,7 +21,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeGuard, TypeVar
 
 from snncompile.errors import SheetError
 
@@ -117,12 +117,10 @@ class Sheet:
         try:
             text = path.read_text(encoding="utf-8")
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise SheetError("not TOML", where=label, why=str(error)) from error
         except (OSError, UnicodeDecodeError) as error:
             raise SheetError("cannot be read", where=label, why=str(error)) from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists without end
-            raise SheetError("not TOML that can be read", where=label, why=str(error)) from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+            raise SheetError("not TOML", where=label, why=str(error)) from error
         sheet = cls(path=path, label=label, content=content, lines=_lines(text), sourced=sourced)
         if sourced:
             for key, value in _leaves(content):
@@ -153,16 +151,16 @@ class Sheet:
         return value
 
     def integer(self, key: str) -> int:
-        """An integer; 4.0 and true are none."""
+        """An integer of TOML, which has 64 bits; 4.0 and true are none."""
         value = self._available(key)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if not _is_number(value) or not isinstance(value, int):
             raise self._wrong_type(key, "an integer", value)
         return value
 
     def number(self, key: str) -> float:
         """A finite number."""
         value = self._available(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_number(value):
             raise self._wrong_type(key, "a finite number", value)
         return float(value)
 
@@ -171,7 +169,7 @@ class Sheet:
         found = self._require(key)
         wanted = (int,) if kind is int else (int, float)
         if not isinstance(found, list | tuple) or not all(
-            isinstance(item, wanted) and not isinstance(item, bool) and math.isfinite(item) for item in found
+            isinstance(item, wanted) and _is_number(item) for item in found
         ):
             raise self._wrong_type(key, "a list of integers" if kind is int else "a list of finite numbers", found)
         return tuple(kind(item) for item in found)
@@ -214,7 +212,7 @@ class Sheet:
         for name in self.table(table):
             if name not in allowed:
                 key = f"{table}.{name}" if table else name
-                raise self.error(key, "unknown key", remedy=suggestion(name, allowed))
+                raise self.error(key, "unknown key", remedy=suggestion(str(name), allowed))
 
     # Where things stand
 
@@ -305,7 +303,7 @@ class Sheet:
         )
 
     def _wrong_type(self, key: str, expected: str, found: object) -> SheetError:
-        return self.error(key, f"expected {expected}, found {found!r}")
+        return self.error(key, f"expected {expected}, found {shown(found)}")
 
 
 def _listed(options: Iterable[str]) -> str:
@@ -317,6 +315,22 @@ def suggestion(name: str, options: Iterable[str]) -> str:
     choices = list(options)
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"one of {_listed(choices)}"
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """A finite number; an integer beyond 64 bits is none in TOML, though ``tomllib`` reads it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
+
+
+def shown(value: object) -> str:
+    """A value in a message of one line, which a hostile file must not make long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _is_figure(table: Mapping[str, object]) -> bool:

@@ -153,7 +153,16 @@ def test_notation_refuses(tmp_path: Path, architecture: str, what: str, place: s
         ("[tet]", '[neuron]\nfires = "="\n[tet]', "neuron.fires", "one of >, >="),
         ("phi = 1.0\n", "", "tet.phi", ""),
         ("input = [1", "dropout = 1.0\ninput = [1", "network.dropout", "from 0 to below 1"),
-        ("input = [1", "norm_gain = 0.0\ninput = [1", "network.norm_gain", "positive"),
+        ("input = [1", "norm_gain = 0.0\ninput = [1", "network.norm_gain", "from 0.000001"),
+        ("input = [1", "norm_gain = 1e39\ninput = [1", "network.norm_gain", "to 1000000"),
+        ("[tet]", "[neuron]\nthreshold = 1e300\n[tet]", "neuron.threshold", "to 1000000"),
+        ("[tet]", "[neuron]\nsurrogate_width = 1e-200\n[tet]", "neuron.surrogate_width", "from 0.000001"),
+        ("[tet]", "[neuron]\npool_threshold = 0.0\n[tet]", "neuron.pool_threshold", "from 0.000001"),
+        ("epochs = 1", f"epochs = {10**400}", "training.epochs", ""),
+        ("learning_rate = 0.01", f"learning_rate = {10**400}", "training.learning_rate", ""),
+        ('"digits"', '"digits"\nmean = [0.1]\nstd = [1e-46]', "data.std", "from 0.000001"),
+        ('"digits"', '"digits"\nmean = [1e39]\nstd = [1.0]', "data.std", "no mean beyond 1000000"),
+        ('"digits"', '"digits"\nmilliseconds = 1e-300', "data.milliseconds", ""),
         ("input = [1", 'order = "prae"\ninput = [1', "network.order", "one of post, pre"),
         ("input = [1", "biass = true\ninput = [1", "network.biass", "did you mean bias?"),
     ],
@@ -164,6 +173,29 @@ def test_refusals_name_the_key(tmp_path: Path, old: str, new: str, key: str, rem
         read(tmp_path, TEXT.replace(old, new))
     assert caught.value.where.endswith(f", {key}")
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("entries", "key"),
+    [
+        ({"time_constant": 1e-6, "time_step": -1e6}, "time_step"),
+        ({"time_constant": 1.0, "time_step": -1e308}, "time_step"),
+        ({"time_constant": 1e-30, "time_step": 1.0}, "time_constant"),
+        ({"time_constant": 1e6, "time_step": 1e-6}, None),
+        ({"time_constant": 1e6, "time_step": 1e-12}, "time_step"),
+        ({"floor": 1e-300}, "floor"),
+        ({"alpha": 1e-300}, "alpha"),
+        ({"threshold_rate": 1e300}, "threshold_rate"),
+    ],
+)
+def test_neurons_of_dsr_that_float32_cannot_hold(entries: dict[str, float], key: str | None) -> None:
+    tables = Recipe.load("fashion-mini-dsr-cpu").to_dict()
+    tables["dsr"] = {"steps": 2} | entries
+    if key is None:
+        assert Recipe.from_dict(tables, "ckpt.pt").settings.decay < 1.0  # type: ignore[union-attr]
+        return
+    with pytest.raises(ReadError, match=rf"dsr.{key}: out of range"):
+        Recipe.from_dict(tables, "ckpt.pt")
 
 
 def test_a_damaged_recipe_of_a_checkpoint_is_a_read_error() -> None:

@@ -114,10 +114,13 @@ def test_wrong_type_or_missing_names_line_and_key(sheet: Sheet, read: Callable[[
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1" + "0" * 400, str(2**63), str(-(2**63) - 1)])
 def test_a_number_is_finite(write: Write, number: str) -> None:
     with pytest.raises(SheetError, match="expected a finite number"):
         Sheet.read(write(f"x = {number}\n")).number("x")
+    with pytest.raises(SheetError, match="expected a list of finite numbers") as caught:
+        Sheet.read(write(f"x = [{number}]\n")).numbers("x", float)
+    assert len(str(caught.value)) < 250
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,15 @@ def test_a_sourced_sheet_refuses_a_figure_without_source(write: Write, line: str
     Sheet.read(path)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"a = \n", "not TOML"), (b"a = '\xff'\n", "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a = \n", "not TOML"),
+        (b"a = '\xff'\n", "cannot be read"),
+        (b"a = " + b"9" * 5000, "not TOML"),
+        (b"a = " + b"[" * 5000, "not TOML"),
+    ],
+)
 def test_unreadable(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)

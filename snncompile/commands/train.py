@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from snncompile.commands.console import Log, log_of, result
@@ -15,7 +16,7 @@ from snncompile.target import Target
 
 if TYPE_CHECKING:
     from snncompile.train.integers import Integers
-    from snncompile.train.loop import Outcome
+    from snncompile.train.loop import Options, Outcome
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,6 +25,7 @@ def run(options: argparse.Namespace) -> int:
     # waiting threads that spin make two busy processes on two cores a hundred times slower, not two times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from snncompile.train.in_integers import in_force
+    from snncompile.train.loop import train_with
     from snncompile.train.processes import leave
 
     recipe = in_force(recipe, options.quantise)
@@ -35,27 +37,25 @@ def run(options: argparse.Namespace) -> int:
         remedy = "add --quantise loihi, or a table [quantise] to the recipe"
         raise ReadError("only a training in integers begins with a checkpoint", where="--from", remedy=remedy)
     else:
-        outcome = _in_reals(recipe, options, Path(options.output), log)
+        outcome = train_with(recipe, _root(options), Path(options.output), _how(options), log)
     if _speaks():
         _told(options, recipe, outcome)
     leave()
     return 0 if outcome.finished else 130
 
 
-def _in_reals(
-    recipe: Recipe, options: argparse.Namespace, out: Path, log: Log, *, resume: bool | None = None
-) -> Outcome:
-    from snncompile.train.loop import Options, train_with
+def _how(options: argparse.Namespace) -> Options:
+    from snncompile.train.loop import Options
 
-    how = Options(
-        resume=options.resume if resume is None else resume,
+    return Options(
+        resume=options.resume,
         force=options.force,
         device=options.device,
         curves=Path(options.tensorboard) if options.tensorboard else None,
         download=options.download,
         compile=options.compile,
+        quiet=options.quiet,
     )
-    return train_with(recipe, _root(options), out, how, log)
 
 
 def _speaks() -> bool:
@@ -70,22 +70,25 @@ def _silent(line: str) -> None:
 def _in_integers(recipe: Recipe, options: argparse.Namespace, log: Log) -> Outcome:
     """From a checkpoint in reals (``--from``, or trained here beside ``out``) to one in integers."""
     from snncompile.train.in_integers import train_in_integers
-    from snncompile.train.resuming import begun, refuse_overwriting
+    from snncompile.train.loop import train_with
+    from snncompile.train.resuming import begun, nothing_to_resume, refuse_overwriting
 
-    out = Path(options.output)
+    out, how, start = Path(options.output), _how(options), None
     refuse_overwriting(out, options.resume, options.force)
-    start = None
     if not (options.resume and begun(out)):
         path = Path(options.start) if options.start else out.with_name(f"{out.stem}.reals{out.suffix}")
+        if options.resume and (options.start or not begun(path)):
+            raise nothing_to_resume(out)
         if not options.start:
-            again = begun(path) and not options.force
-            reals = _in_reals(replace(recipe, quantise=None), options, path, log, resume=again)
+            again = replace(how, resume=begun(path) and not options.force)
+            reals = train_with(replace(recipe, quantise=None), _root(options), path, again, log)
             if not reals.finished:
                 return reals
         start = _quantised(recipe, path, log)
-    return train_in_integers(
-        recipe, start, _root(options), out, resume=options.resume and start is None, force=options.force, log=log
-    )
+    # the integers are computed on the CPU, by neurons of their own, and their epochs count from 1 again
+    curves = how.curves / "integers" if how.curves else None
+    own = replace(how, resume=options.resume and start is None, device="cpu", compile=False, curves=curves)
+    return train_in_integers(recipe, start, _root(options), out, options=own, log=log)
 
 
 def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
@@ -99,7 +102,7 @@ def _quantised(recipe: Recipe, path: Path, log: Log) -> Integers:
     model = Trained(path)
     if model.in_integers:
         raise LoweringError("was trained in integers already", where=str(path), remedy="name the one in reals it is of")
-    same = ("input", "layers", "neuron", "data")
+    same = ("input", "layers", "method", "options", "neuron", "data")
     other = [key for key in same if getattr(model.recipe, key) != getattr(recipe, key)]
     if other or model.steps != recipe.steps:
         why = f"its {(other or ['steps'])[0]} differ from those of {recipe.name}"
@@ -119,10 +122,11 @@ def _told(options: argparse.Namespace, recipe: Recipe, outcome: Outcome) -> None
     metrics, out = outcome.metrics, outcome.path
     accuracy = metrics.get("test_accuracy")
     text = f"{out}: epoch {metrics.get('epoch', 0)} of {metrics.get('epochs', recipe.training.epochs)}"
-    if accuracy is not None:
+    if isinstance(accuracy, int | float):  # of a record that was read, anything may be said
         text += f", test accuracy {accuracy:.2%} (n = {metrics.get('test_samples')})"
     soft = recipe.method == "dsr" or recipe.neuron.reset == "subtract"
     target = recipe.quantise.target if recipe.quantise else "loihi-custom" if soft else "loihi"
     if outcome.finished and recipe.method != "ann":
-        text += f"\nnext: snncompile export {out} --target {target} -o {out.with_suffix('')}-{Path(target).stem}"
+        name = f"{out.with_suffix('')}-{Path(target).stem}"
+        text += f"\nnext: snncompile export {quote(str(out))} --target {quote(target)} -o {quote(name)}"
     result(options, text, {"checkpoint": str(out), "finished": outcome.finished, "metrics": metrics})

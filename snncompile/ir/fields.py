@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
@@ -91,7 +92,8 @@ def _param(value: Any, find: Find) -> Any:
 
 
 def _value(item: Field[Any], value: Any, find: Find) -> Any:
-    if value is None:
+    kind = str(item.type)
+    if value is None and "None" in kind:
         return None
     if _is_param(item):
         return _param(value, find)
@@ -105,10 +107,16 @@ def _value(item: Field[Any], value: Any, find: Find) -> Any:
         return ops.Part(str(value["of"]), tuple(map(int, value["channels"])))
     if item.name == "cores":
         return tuple(ops.Slice(*map(int, entry)) for entry in value)
-    if isinstance(value, list | tuple):
-        return tuple(int(entry) for entry in value)
+    if kind.startswith(("Shape", "Size")):
+        if not isinstance(value, list | tuple) or not all(type(entry) is int for entry in value):
+            raise ValueError(f"{item.name}={value!r} is no list of integers")
+        return tuple(value)
     if item.name == "addends":
         return _count(value)
+    if kind == "int" and type(value) is not int:
+        raise ValueError(f"{item.name}={value!r} is no integer")
+    if kind == "float" and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)):
+        raise ValueError(f"{item.name}={value!r} is no finite number")
     choices = re.findall(r"'([^']*)'|\"([^\"]*)\"", str(item.type)) if "Literal" in str(item.type) else []
     if choices and value not in {one or other for one, other in choices}:
         raise ValueError(f"{item.name}={value!r} is none of {item.type}")

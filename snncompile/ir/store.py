@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Op, kind
 
 SCHEMA = "snncompile.program/1"
-UNREADABLE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),  # the last: a header's bracket has no other end
+)
 """What reading JSON or an ``.npz`` raises when the file is damaged, or something else."""
 
 Array = NDArray[Any]

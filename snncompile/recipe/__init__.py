@@ -38,7 +38,7 @@ from snncompile.recipe.methods import (
 from snncompile.recipe.network import NetworkOptions, network_ranges, read_options
 from snncompile.recipe.neuron import NeuronSettings, neuron_ranges
 from snncompile.recipe.training import QuantiseSettings, TrainingSettings, quantise_ranges, training_ranges
-from snncompile.sheet import Sheet
+from snncompile.sheet import Sheet, shown
 
 __all__ = [
     "DATA_SETS",
@@ -178,7 +178,7 @@ def _read(sheet: Sheet) -> Recipe:
 def _input(sheet: Sheet) -> tuple[int, int, int]:
     value = sheet.table("network").get("input")
     if not isinstance(value, list | tuple) or len(value) != 3 or not all(is_size(size) for size in value):
-        raise sheet.error("network.input", f"expected [channels, height, width], found {value!r}")
+        raise sheet.error("network.input", f"expected [channels, height, width], found {shown(value)}")
     return (value[0], value[1], value[2])
 
 

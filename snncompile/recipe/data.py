@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from snncompile.recipe.architecture import Shape
+from snncompile.recipe.methods import MODERATE, MOST, moderate
 from snncompile.sheet import Sheet
 
 DATA_SETS = (
@@ -72,6 +73,8 @@ def read_data(sheet: Sheet, shape: Shape) -> DataSettings:
             raise sheet.error(f"data.{key}", f"expected {shape[0]} numbers, one a channel, found {list(numbers)}")
     if len(data.mean) != len(data.std) or min(data.std, default=1.0) <= 0.0:
         raise sheet.error("data.std", "mean and std go together, and std is positive")
+    if not all(map(moderate, data.std)) or any(abs(mean) > MOST for mean in data.mean):
+        raise sheet.error("data.std", "out of range", remedy=f"it must be {MODERATE}, and no mean beyond {MOST:.0f}")
     if data.mean and events:
         raise sheet.error("data.mean", "event frames are not normalised", why="they would stop being events")
     if not events and (data.frames != "time" or data.division != "none"):
@@ -79,7 +82,7 @@ def read_data(sheet: Sheet, shape: Shape) -> DataSettings:
     if data.window and not (events and max(shape[1:]) <= data.window <= 128):
         why = "of a recording, at least as many pixels as the network's input and 128 at most"
         raise sheet.error("data.window", f"{data.window} is out of range", why=why)
-    if (data.frames == "milliseconds") != (data.milliseconds > 0.0):
+    if not moderate(data.milliseconds) if data.frames == "milliseconds" else data.milliseconds != 0.0:
         raise sheet.error("data.milliseconds", "a positive length of a frame where frames are cut by it, else none")
     if data.augment not in ("none", *_augmentations(data)):
         remedy = f"{' or '.join(_augmentations(data))} is"

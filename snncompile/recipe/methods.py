@@ -15,6 +15,14 @@ Rule = tuple[str, bool, str]
 """A key, whether its range holds, and the range in words."""
 
 MOST_STEPS = 1024
+LEAST, MOST = 1e-6, 1e6
+MODERATE = "from 0.000001 to 1000000"
+"""Numbers beyond these are slips of the pen (or a hostile file): their squares would leave float32."""
+
+
+def moderate(value: float) -> bool:
+    """Whether a number that must be positive is one that float32 can compute with."""
+    return LEAST <= value <= MOST
 
 
 @dataclass(frozen=True)
@@ -202,16 +210,26 @@ def _own_ranges(settings: Settings) -> list[Rule]:
             ]
         case IdsnnSettings():
             return [
-                ("distillation", settings.distillation >= 0.0, "0 or more"),
-                ("temperature", settings.temperature > 0.0, "positive"),
+                ("distillation", 0.0 <= settings.distillation <= MOST, f"from 0 to {MOST:.0f}"),
+                ("temperature", moderate(settings.temperature), MODERATE),
             ]
         case DsrSettings():
             return [
-                ("alpha", 0.0 < settings.alpha <= 1.0, "above 0, and 1 at most"),
-                ("floor", settings.floor > 0.0, "positive"),
-                ("time_constant", settings.time_constant >= 0.0, "positive, or 0 for IF"),
+                ("alpha", LEAST <= settings.alpha <= 1.0, f"from {LEAST:f} to 1"),
+                ("floor", moderate(settings.floor), MODERATE),
+                (
+                    "time_constant",
+                    settings.time_constant == 0.0 or moderate(settings.time_constant),
+                    f"{MODERATE}, or 0 for IF",
+                ),
                 ("time_step", (settings.time_step > 0.0) == settings.leaky, "positive exactly where time_constant is"),
-                ("threshold_rate", settings.threshold_rate >= 0.0, "0 or more"),
+                ("time_step", settings.time_step == 0.0 or moderate(settings.time_step), MODERATE),
+                (
+                    "time_step",
+                    not moderate(settings.time_step) or settings.decay < 1.0,
+                    "large enough that something leaks",
+                ),
+                ("threshold_rate", 0.0 <= settings.threshold_rate <= MOST, f"from 0 to {MOST:.0f}"),
                 (
                     "weight_gradient",
                     settings.weight_gradient == "code" or settings.output_gradient == "exact",

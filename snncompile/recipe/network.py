@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from snncompile.recipe.methods import Rule
+from snncompile.recipe.methods import MODERATE, Rule, moderate
 from snncompile.sheet import Sheet
 
 
@@ -47,5 +47,5 @@ def network_ranges(options: NetworkOptions) -> list[Rule]:
     """What the numbers among the options must hold."""
     return [
         ("network.dropout", 0.0 <= options.dropout < 1.0, "from 0 to below 1"),
-        ("network.norm_gain", options.norm_gain > 0.0, "positive"),
+        ("network.norm_gain", moderate(options.norm_gain), MODERATE),
     ]

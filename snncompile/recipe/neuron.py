@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from snncompile.recipe.methods import Rule
+from snncompile.recipe.methods import MODERATE, Rule, moderate
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def neuron_ranges(neuron: NeuronSettings) -> list[Rule]:
     """What the numbers of ``[neuron]`` must hold."""
     return [
         ("neuron.decay", 0.0 <= neuron.decay <= 1.0, "from 0 (no memory) to 1 (no leak)"),
-        ("neuron.threshold", neuron.threshold > 0.0, "positive"),
-        ("neuron.surrogate_width", neuron.surrogate_width > 0.0, "positive"),
-        ("neuron.pool_threshold", neuron.pool_threshold > 0.0, "positive"),
+        ("neuron.threshold", moderate(neuron.threshold), MODERATE),
+        ("neuron.surrogate_width", moderate(neuron.surrogate_width), MODERATE),
+        ("neuron.pool_threshold", moderate(neuron.pool_threshold), MODERATE),
     ]

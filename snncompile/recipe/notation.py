@@ -32,7 +32,8 @@ class Slip(ValueError):
         super().__init__(what)
         self.what, self.remedy = what, remedy
         before, behind = item.text[: item.start], item.text[item.start + len(item.word) :]
-        self.place = f"at character {item.start + 1}: {before}>>{item.word}<<{behind}"
+        whole = f"at character {item.start + 1}: {before}>>{item.word}<<{behind}"
+        self.place = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in whole)
 
 
 def is_size(value: object) -> bool:

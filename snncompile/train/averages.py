@@ -61,4 +61,6 @@ class Average:
         for name, own in self.averaged.items():
             if state[name].shape != own.shape:
                 raise ValueError(f"the averaged weights {name!r} have another shape")
+            if state[name].layout is not torch.strided or not torch.isfinite(state[name]).all():
+                raise ValueError(f"the averaged weights {name!r} hold what they cannot")
             own.copy_(state[name])

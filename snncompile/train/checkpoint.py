@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import platform
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
+from snncompile.sheet import shown
 from snncompile.train.data import Split
 from snncompile.train.integer_network import IntegerNetwork
 from snncompile.train.integers import Integers
@@ -143,7 +145,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         check_weights(where, recipe, content["weights"])
     sample = content["sample"]
     x, y = sample.get("x"), sample.get("y")
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or not torch.isfinite(x).all() or len(x) != len(y):
+    whole = is_plain(x) and is_plain(y) and x.dim() and y.dim() and len(x) == len(y)
+    if not whole or not torch.isfinite(x).all():
         raise ReadError("its sample is damaged", where=where, why="x and y are tensors of one length")
     tables = {name: content[name] for name in _TABLES if name != "recipe"}
     return Checkpoint(path=Path(path), recipe=recipe, **tables, integers=integers)
@@ -157,7 +160,7 @@ def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> 
         wanted, found = expected.get(name), weights.get(name)
         if wanted is None:
             raise ReadError(f"has weights {name!r} that its recipe has no place for", where=where)
-        if not isinstance(found, Tensor):
+        if not is_plain(found):
             raise ReadError(f"lacks the weights {name!r}", where=where)
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
             shown = f"{found.dtype} {list(found.shape)}".removeprefix("torch.")
@@ -169,15 +172,21 @@ def check_weights(where: str, recipe: Recipe, weights: Mapping[str, object]) -> 
             )
 
 
+def is_plain(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor that holds its numbers: sparse ones and those without content have other rules."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+
+
 def read(path: Path, form: str) -> dict[str, Any]:
     """The content of a file written by ``write`` whose format is ``form``. Raises ReadError."""
     where = str(path)
     content = loaded(path)
     found = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or found != form:
-        raise ReadError(f"is no {form}", where=where, why=f"format is {found!r}")
-    if content.get("version") != VERSION:
-        raise ReadError(f"has version {content.get('version')!r}", where=where, why=f"this program reads {VERSION}")
+    if not isinstance(content, dict) or not isinstance(found, str) or found != form:
+        raise ReadError(f"is no {form}", where=where, why=f"format is {shown(found)}")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise ReadError(f"has version {shown(version)}", where=where, why=f"this program reads {VERSION}")
     return content
 
 
@@ -199,13 +208,17 @@ def loaded(path: Path) -> Any:
 
 
 def write(path: Path, content: Mapping[str, object]) -> None:
-    """``torch.save`` beside its place, then renamed; tensors lie on the CPU, so that any machine can read them."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """``torch.save`` beside its place, then renamed; tensors lie on the CPU, so that any machine can read them.
+
+    Made in memory: torch has no words for a full disk, and puts the name of a file that it writes itself inside it.
+    """
+    beside, made = path.with_name(f".{path.name}.{os.getpid()}"), io.BytesIO()
+    torch.save(_on_cpu(dict(content)), made)
     try:
-        torch.save(_on_cpu(dict(content)), beside)
+        beside.write_bytes(made.getbuffer())
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise ReadError("cannot be written", where=str(path), why=str(error).splitlines()[0]) from error
+    except OSError as error:
+        raise ReadError("cannot be written", where=str(path), why=error.strerror or str(error)) from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -51,7 +51,11 @@ class Course(ABC):
         self.history: list[dict[str, Any]] = []
         self.processes = Processes()
         torch.manual_seed(recipe.training.seed)
-        self.network = self.build()
+        try:
+            self.network = self.build()
+        except (MemoryError, RuntimeError) as error:  # torch has no kind of its own for what it cannot allocate
+            why, where = str(error).strip().splitlines()[0][:160], f"{recipe.name}, network.architecture"
+            raise SheetError("is too large for this machine", where=where, why=why, remedy="fewer channels") from error
         self.optimiser = optimiser_of(self.training, self.network.parameters())
         self.precision = Precision(self.training.precision)
         self.backward = Backward(self.network, self.processes)

@@ -232,7 +232,7 @@ def _recorded(
 ) -> Split:
     folder = folder_of(name, root)
     if name == "cifar10-dvs" and not (folder / CLASSES[name][0]).is_dir():
-        x, y = _frames(name, folder, split, cut.steps, cut.most, count, held=held)
+        x, y = _frames(name, folder, split, cut, count, held=held)
         return Split(name, split, x, y, False, CLASSES[name])
     extent = (shape[1], shape[2]) if shape is not None and len(shape) == 3 else None
     listed = recordings(name, folder, split, CLASSES[name])[:count]
@@ -242,19 +242,24 @@ def _recorded(
 
 
 def _frames(
-    name: str, folder: Path, split: str, steps: int, most: int, count: int | None, *, held: bool
-) -> tuple[NDArray[np.uint8] | Decoded, Labels]:
-    """Event counts uint8 [N, T, 2, H, W] that somebody has cut into frames already, clipped at ``most``, and labels."""
+    name: str, folder: Path, split: str, cut: Cut, count: int | None, *, held: bool
+) -> tuple[NDArray[Any] | Decoded, Labels]:
+    """Event counts uint8 [N, T, 2, H, W] that somebody has cut into frames already, clipped or divided, and labels."""
     path = one_of(name, folder, (f"{split}.npz",))
     found = None if held else described(path)
-    if found is not None and found.y is not None and found.dtype == "|u1" and found.shape[:1] == (steps,):
+    if found is not None and found.y is not None and found.dtype == "|u1" and found.shape[:1] == (cut.steps,):
         few = found.first(len(found) if count is None else min(count, len(found)))
         if len(few.shape) == 4:
-            return Stored(few, lambda one: np.minimum(one, np.uint8(most)), np.uint8), found.y[:count]
+            return Stored(few, cut.limited, cut.kind), found.y[:count]
     arrays = formats.read_arrays(path)
     x, y = arrays.get("x"), arrays.get("y")
     if x is None or y is None or x.dtype != np.uint8 or x.ndim != 5 or y.dtype.kind not in "iu" or len(x) != len(y):
         raise ReadError("does not hold frames", where=str(path), why="x uint8 [N, T, 2, H, W] and y, a label each")
-    if x.shape[1] != steps:
-        raise ReadError(f"its recordings are cut into {x.shape[1]} frames", where=str(path), why=f"steps are {steps}")
-    return np.minimum(x, np.uint8(most))[:count], y.astype(np.int64)[:count]
+    if x.shape[1] != cut.steps:
+        why = f"steps are {cut.steps}"
+        raise ReadError(f"its recordings are cut into {x.shape[1]} frames", where=str(path), why=why)
+    x = x[:count]
+    limited: NDArray[Any] = np.empty(x.shape, cut.kind)
+    for place, counts in enumerate(x):
+        limited[place] = cut.limited(counts)
+    return limited, y.astype(np.int64)[:count]

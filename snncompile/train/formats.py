@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
-import zipfile
 import zlib
 from collections.abc import Callable
 from math import prod
@@ -16,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
+from snncompile.ir import store
 
+UNREADABLE = (*store.UNREADABLE, KeyError)
 Bytes = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -81,8 +82,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if isinstance(loaded, np.ndarray):
                 return {"x": loaded}
             return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise ReadError("is no array file that can be read", where=str(path), why=str(error).splitlines()[0]) from error
+    except (*UNREADABLE, MemoryError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ReadError("is no array file that can be read", where=str(path), why=why) from error
 
 
 # Official CIFAR-10 for Python: a pickle, of which only plain containers and one kind of array are admitted

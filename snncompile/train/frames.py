@@ -69,7 +69,10 @@ class Cut:
 
     def frames(self, events: Events, side: int, extent: tuple[int, int], where: Path) -> Array:
         """What the network is shown, [T, 2, *extent]: counts as uint8, or shares of the largest as float32."""
-        counts = self.counts(events, side, extent, where)
+        return self.limited(self.counts(events, side, extent, where))
+
+    def limited(self, counts: Array) -> Array:
+        """The same of counts [T, 2, H, W] that have been taken already."""
         if self.division == "none":
             return np.minimum(counts, self.most).astype(np.uint8)
         largest = np.maximum(counts.max(axis=(1, 2, 3), keepdims=True), 1)
@@ -84,5 +87,5 @@ class Cut:
                 size = max(1, len(events.time) // self.steps)
                 frame = np.arange(len(events.time), dtype=np.int64) // size
             case "milliseconds":
-                frame = (events.time / (1000.0 * self.milliseconds)).astype(np.int64)
+                frame = np.minimum(events.time / (1000.0 * self.milliseconds), self.steps).astype(np.int64)
         return frame

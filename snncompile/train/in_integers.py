@@ -24,6 +24,8 @@ from snncompile.train.loop import Log, Options, Outcome, already, follow, resume
 from snncompile.train.losses import sdt_loss, tet_loss
 from snncompile.train.resuming import nothing_to_resume
 
+AS_IS = Options()
+
 
 class IntegerCourse(Course):
     """A training in integers between two epochs. ``start``: the quantised network that it begins with.
@@ -83,7 +85,7 @@ class IntegerCourse(Course):
         expected = self.network.state_dict()
         for name in sorted(expected.keys() | weights.keys()):
             found, wanted = weights.get(name), expected.get(name)
-            fits = isinstance(found, Tensor) and wanted is not None and found.shape == wanted.shape
+            fits = checkpoint.is_plain(found) and wanted is not None and found.shape == wanted.shape
             if not fits or not isinstance(found, Tensor) or not torch.isfinite(found).all():
                 raise ReadError(f"the weights {name!r} are damaged", where=where, remedy="train again with --force")
 
@@ -104,23 +106,22 @@ def train_in_integers(
     data_root: Path | None,
     out: Path,
     *,
-    resume: bool = False,
-    force: bool = False,
+    options: Options = AS_IS,
     log: Log,
 ) -> Outcome:
     """Fine-tune a quantised network in its target's integers and leave a checkpoint at ``out``, as ``loop.train`` does.
 
-    ``start`` may be None where ``resume`` finds an unfinished training: it holds its own.
+    ``start`` may be None where ``options.resume`` finds an unfinished training: it holds its own.
     """
     set_threads()
-    if resume and (done := already(recipe, out, log)):
+    if options.resume and (done := already(recipe, out, log)):
         return done
-    if resume and resume_path(out).is_file():
+    if options.resume and resume_path(out).is_file():
         content = checkpoint.read(resume_path(out), checkpoint.RESUME_FORMAT)
         start = Integers.from_plain(content.get("integers"), str(resume_path(out)))
     if start is None:
         raise nothing_to_resume(out)
-    return follow(IntegerCourse(recipe, start), data_root, out, Options(resume, force), log)
+    return follow(IntegerCourse(recipe, start), data_root, out, options, log)
 
 
 def in_force(recipe: Recipe, target: str | None) -> Recipe:

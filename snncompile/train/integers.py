@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,11 @@ class Integers:
         named = isinstance(arrays, dict) and all(isinstance(array, Tensor) for array in arrays.values())
         if not isinstance(sheet, str) or not isinstance(program, dict) or not isinstance(arrays, dict) or not named:
             raise ReadError("its network of integers is damaged", where=where, remedy="train again")
+        try:
+            program = json.loads(json.dumps(program, allow_nan=False))  # plain values, as in a file of ours
+        except (TypeError, ValueError, RecursionError) as error:
+            why = f"its program holds more than plain values: {error}"
+            raise ReadError("its network of integers is damaged", where=where, why=why, remedy="train again") from error
         try:
             read = from_json(program, {str(name): array.numpy() for name, array in arrays.items()}, where)
             teacher = plain.get("teacher", {})

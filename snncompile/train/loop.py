@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from snncompile.errors import ReadError, SheetError
-from snncompile.recipe import Recipe, TrainingSettings
+from snncompile.recipe import Recipe
 from snncompile.run.trace import Array
 from snncompile.train.averages import Average
 from snncompile.train.batches import Ahead
 from snncompile.train.course import Course, Trainee
 from snncompile.train.curves import Curves
-from snncompile.train.data import Split, load_for
+from snncompile.train.data import Split
 from snncompile.train.methods import course_of, has_teacher, teacher_of, teacher_path
 from snncompile.train.places import fetch
 from snncompile.train.processes import Processes
@@ -38,6 +38,7 @@ from snncompile.train.progress import Progress
 from snncompile.train.resuming import (
     Log,
     Outcome,
+    alone,
     already,
     begun,
     make_room,
@@ -47,6 +48,7 @@ from snncompile.train.resuming import (
     resume_path,
     save,
 )
+from snncompile.train.splits import Splits, batches_of
 
 __all__ = [
     "Log",
@@ -78,6 +80,8 @@ class Options:
     """Whether a data set that is not there is fetched."""
     compile: bool = False
     """Whether the neurons run as kernels that torch.compile makes."""
+    quiet: bool = False
+    """Whether even a terminal is shown no progress."""
 
 
 def _to_stderr(line: str) -> None:
@@ -133,6 +137,12 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
     refuse_overwriting(out, options.resume, options.force)
     make_room(out)
     course.settle(Processes.joined(options.device), compiled=options.compile)
+    with alone(out) if course.processes.first else nullcontext():
+        refuse_overwriting(out, options.resume, options.force)  # somebody may just have come to an end
+        return _followed(course, data_root, out, options, log)
+
+
+def _followed(course: Course, data_root: Path | None, out: Path, options: Options, log: Log) -> Outcome:
     if course.training.batch < 2 * course.processes.count:
         why = f"{course.processes.count} processes share a batch, and batch norm needs two samples in each"
         raise SheetError(f"{course.training.batch} samples", where=f"{course.recipe.name}, training.batch", why=why)
@@ -141,7 +151,7 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
         fetch(course.recipe.data.name, data_root)
     course.processes.wait()
     average = Average(course.training.average, course.network)
-    data = _Data(course, data_root)
+    data = Splits(course, data_root, watched=course.processes.first and not options.quiet)
     if options.resume:
         restore(course, average, out)
     elif course.processes.first:
@@ -165,6 +175,12 @@ def follow(course: Course, data_root: Path | None, out: Path, options: Options, 
     except KeyboardInterrupt:
         log(_interrupted(saved, out))
         return Outcome(out, False, course.history[saved - 1] if saved else {})
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no kind of its own for it
+            raise
+        why = (str(error).strip().splitlines() or ["out of memory"])[0][:160]
+        what, remedy = "a step needs more memory than there is", "lower training.batch"
+        raise ReadError(what, where=course.recipe.name, why=why, remedy=remedy) from error
     if course.processes.first:
         resume_path(out).unlink(missing_ok=True)
     return Outcome(out, True, course.history[-1])
@@ -204,35 +220,15 @@ def set_threads() -> None:
 # One epoch
 
 
-class _Data:
-    """Both splits, cut into the steps of the epoch that has begun."""
-
-    def __init__(self, course: Course, root: Path | None) -> None:
-        self.course, self.root = course, root
-        self._load()
-
-    def _load(self) -> None:
-        self.steps = self.course.steps
-        self.train, self.test = (
-            load_for(self.course.recipe, name, self.root, self.steps) for name in ("train", "test")
-        )
-        _check_classes(self.course.recipe, self.train, self.test)
-
-    def settle(self) -> None:
-        """Cut recordings anew where a method has gone on to another number of steps."""
-        if self.course.steps != self.steps:
-            self._load()
-
-
-def _epoch(course: Course, average: Average, data: _Data) -> None:
+def _epoch(course: Course, average: Average, data: Splits) -> None:
     settings, epoch, processes = course.training, course.epoch, course.processes
-    batches = batches_of(settings, len(data.train), epoch, course.samples)
+    batches = batches_of(settings, len(data.train), epoch, course.samples, processes.count)
     assert data.train.y is not None, "training data have labels"
     start, losses, right = time.monotonic(), 0.0, 0.0
     course.network.train()
     own = [processes.part(chosen) for chosen in batches]
     later = (course.total_epochs - epoch - 1) * len(batches)
-    with Progress(len(batches), later) as progress, Ahead(data.train, own, epoch) as shown:
+    with Progress(len(batches), later, shown=data.watched) as progress, Ahead(data.train, own, epoch) as shown:
         for index, x in enumerate(shown):
             chosen = processes.part(batches[index])
             for group in course.optimiser.param_groups:
@@ -251,6 +247,7 @@ def _epoch(course: Course, average: Average, data: _Data) -> None:
             progress.update(index + 1, f"epoch {epoch + 1}/{course.total_epochs}, loss {loss:.4f}")
     processes.average(course.network.buffers())
     processes.average(average.averaged.values())
+    _check_finite(course)
     seconds, samples = time.monotonic() - start, sum(map(len, batches))
     losses, right = processes.sums([losses, right])
     measured: dict[str, Any] = {
@@ -271,13 +268,12 @@ def _epoch(course: Course, average: Average, data: _Data) -> None:
     course.history.append(measured)
 
 
-def batches_of(settings: TrainingSettings, samples: int, epoch: int, part: int) -> list[Array]:
-    """The samples of an epoch (``part`` of them, 0: all), shuffled by (seed, epoch), in even batches: no small last one
-    for batch norm.
-    """
-    order = np.random.default_rng([settings.seed, epoch]).permutation(samples)
-    order = order[: part or samples]
-    return np.array_split(order, math.ceil(len(order) / settings.batch))
+def _check_finite(course: Course) -> None:
+    """Raise ReadError where the last steps left weights that are no numbers: nobody could read their checkpoint."""
+    for name, value in course.network.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            what = f"the weights {name!r} hold NaN or infinity after epoch {course.epoch + 1}"
+            raise ReadError(what, where=course.recipe.name, remedy="lower the learning rate")
 
 
 def drawn_in(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -289,20 +285,10 @@ def _floats(x: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x)).to(torch.float32)
 
 
-def _save(course: Course, average: Average, out: Path, data: _Data) -> None:
+def _save(course: Course, average: Average, out: Path, data: Splits) -> None:
     if course.processes.first:
         save(course, average, out, data.train)
     course.processes.wait()
-
-
-def _check_classes(recipe: Recipe, *splits: Split) -> None:
-    for split in splits:
-        if split.y is not None and int(split.y.max(initial=0)) >= recipe.classes:
-            raise SheetError(
-                f"the network has {recipe.classes} outputs, the data have {len(split.classes)} classes",
-                where=f"{recipe.name}, network.architecture",
-                remedy=f"end it with {len(split.classes)}FC",
-            )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from torch.nn import parallel
 from snncompile.errors import ReadError, ToolError
 
 CPU = torch.device("cpu")
+TOGETHER = "training together"
 
 
 class Processes:
@@ -43,9 +44,16 @@ class Processes:
         """Join the processes that the environment speaks of. Raises ReadError for a device that is not there."""
         count = _number("WORLD_SIZE", 1)
         rank, local = _number("RANK", 0), _number("LOCAL_RANK", 0)
+        if not rank < count:  # it would train for hours, and say and write nothing
+            remedy = "start several processes with torchrun; to train alone, unset RANK and WORLD_SIZE"
+            raise ReadError(f"{rank} is none of {count} processes", where="RANK", why="WORLD_SIZE", remedy=remedy)
         place = _device(device, local)
         if count > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=count)
+            try:
+                distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", rank=rank, world_size=count)
+            except (ValueError, RuntimeError) as error:
+                why, remedy = str(error).splitlines()[0][:160], "start them with torchrun"
+                raise ToolError("the processes cannot meet", where=TOGETHER, why=why, remedy=remedy) from error
         return cls(rank, count, place)
 
     @property
@@ -180,7 +188,7 @@ def _added(tensor: Tensor) -> None:
 def _gone(error: RuntimeError) -> ToolError:
     why = str(error).splitlines()[0][:120]
     remedy = "go on with --resume"
-    return ToolError("another process has stopped", where="training together", why=why, remedy=remedy)
+    return ToolError("another process has stopped", where=TOGETHER, why=why, remedy=remedy)
 
 
 def _number(variable: str, default: int) -> int:
@@ -196,6 +204,9 @@ def _device(name: str, local: int) -> torch.device:
     if name == "cuda":
         if not torch.cuda.is_available():
             raise ReadError("torch finds no accelerator", where="--device cuda", remedy="say --device cpu")
+        if local >= (there := torch.cuda.device_count()):
+            why = f"LOCAL_RANK {local}"
+            raise ReadError(f"torch finds {there} accelerators", where="--device cuda", why=why, remedy="start fewer")
         torch.cuda.set_device(local)
         return torch.device("cuda", local)
     return CPU

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class Decoded:
         self.decode, self.identity, self.drawn = decode, identity, drawn
         self.bytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
         self._kept: Array | None = None
+        self._making = threading.Lock()
         self._known = np.zeros(count if self.bytes <= KEPT and not drawn else 0, bool)
 
     def __len__(self) -> int:
@@ -64,8 +66,9 @@ class Decoded:
         """The samples of these indices; ``drawn`` has a generator for each, where training draws."""
         if not len(self._known):
             return self.once(indices, drawn)
-        if self._kept is None:
-            self._kept = np.empty(self.shape, self.dtype)
+        with self._making:  # threads decode batches side by side: a second array would lose what the first one holds
+            if self._kept is None:
+                self._kept = np.empty(self.shape, self.dtype)
         for index in indices:
             if not self._known[index]:
                 self._kept[index] = self.decode(int(index), None)

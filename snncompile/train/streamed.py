@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.errors import ReadError
-from snncompile.train.formats import Labels
+from snncompile.train.formats import UNREADABLE, Labels
 
 Array = NDArray[Any]
 
@@ -89,7 +89,7 @@ def described(path: Path, name: str = "x") -> Streamed | None:
             held, by_columns, dtype = _header(file)
             begins = file.tell()
         labels = _labels(path)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except UNREADABLE:
         return None
     if not held or not held[0] or by_columns or dtype.kind not in "buif":
         return None

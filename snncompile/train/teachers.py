@@ -74,8 +74,12 @@ def _from_torch(network: Network, path: Path) -> None:
         raise ReadError("holds no weights by name", where=str(path), remedy="save a state dict")
     if content.get("format") == checkpoint.FORMAT:
         found = checkpoint.load_checkpoint(path)
-        if found.recipe.layers != network.recipe.layers:
-            raise ReadError(f"holds {found.recipe.name}, another network", where=str(path))
+        for key in ("method", "layers", "options"):
+            if getattr(found.recipe, key) != getattr(network.recipe, key):
+                why = f"its {key} {'differ' if key != 'method' else 'differs'} from the teacher's recipe"
+                raise ReadError(f"holds {found.recipe.name}, another network", where=str(path), why=why)
+        if found.integers is not None:
+            raise ReadError("was trained in integers", where=str(path), why="a teacher's weights are reals")
         network.load_state_dict(found.weights)
         return
     network.load_state_dict(_by_name_or_order(network.state_dict(), _tensors(content), str(path)))

@@ -13,6 +13,7 @@ import pytest
 from snncompile import __version__, cli
 from snncompile.cli import main
 from snncompile.errors import BudgetExceeded, InternalError
+from snncompile.sheet import find
 
 HEAVY = ("numpy", "torch", "networkx", "h5py")
 
@@ -170,6 +171,20 @@ def test_outputs_that_end_early(redirection: str, code: int, message: str) -> No
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
     assert (done.returncode, done.stderr) == (code, message)
+
+
+def test_a_letter_that_the_output_lacks_is_escaped(tmp_path: Path) -> None:
+    """In the result, whose encoding may be anything, and in the log: what a file says steers no terminal."""
+    sheet, text = tmp_path / "e.toml", find("models", "digits-tet").read_text(encoding="utf-8")
+    sheet.write_text(text.replace('"digits-tet"', '"chiffres-é"'), encoding="utf-8")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "snncompile", "models"]
+    done = subprocess.run([*words, sheet], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "chiffres-\\xe9" in done.stdout
+    done = subprocess.run([*words, "\x1b[2Jno\nsuch"], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 3
+    assert done.stderr.startswith("snncompile models: \\x1b[2Jno")
 
 
 @pytest.mark.parametrize("words", [["targets"], ["targets", "loihi1"], ["models"], ["models", "digits-tet"]])

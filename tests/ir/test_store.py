@@ -121,6 +121,12 @@ def changed(folder: Path, change: Any) -> None:
         (lambda plain: plain["nodes"]["lif1"].update(bias={"__import__": "os"}), "it is no program|a wrong graph"),
         (lambda plain: plain["nodes"]["lif1"].update(beta="0.5"), "it is no program|a wrong graph"),
         (lambda plain: plain.update(nodes=[1]), "it is no program"),
+        (lambda plain: plain["nodes"]["lif1"].update(shape=-1), "shape=-1 is no list of integers"),
+        (lambda plain: plain["nodes"]["lif1"].update(shape=None), "shape=None is no list of integers"),
+        (lambda plain: plain["nodes"]["conv1"].update(stride=[1.5, 1]), "is no list of integers"),
+        (lambda plain: plain["nodes"]["lif1"].update(phase=1.5), "phase=1.5 is no integer"),
+        (lambda plain: plain["nodes"]["lif1"].update(amplitude="1"), "amplitude='1' is no finite number"),
+        (lambda plain: plain["nodes"]["lif1"].update(unit=float("inf")), "unit=inf is no finite number"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(folder: Path, change: Any, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,53 @@ def test_a_bare_tensor_is_no_checkpoint(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="no such file"):
         Network.from_checkpoint(tmp_path / "ckpt.pt")
+
+
+def test_a_full_disk_is_said_in_the_system_s_words_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files breaks off in the middle of one, as a full disk does."""
+    path = tmp_path / "ckpt.pt"
+    checkpoint.write(path, {"one": torch.zeros(3)})
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ReadError, match=r"ckpt.pt: cannot be written \(File too large\)"):
+            checkpoint.write(path, {"one": torch.zeros(9999)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_content_is_the_same_bytes_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the name of the file nor the number of the process is inside."""
+    content = {"one": torch.arange(5), "two": [1.0, "x"]}
+    checkpoint.write(tmp_path / "a.pt", content)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    checkpoint.write(tmp_path / "b.pt", content)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {"x": torch.zeros(()), "y": torch.zeros(())},
+        {"x": torch.zeros(2, 1, 8, 8).to_sparse(), "y": torch.zeros(2, dtype=torch.int64)},
+        {"x": torch.empty(2, 1, 8, 8, device="meta"), "y": torch.zeros(2, dtype=torch.int64)},
+    ],
+)
+def test_a_sample_that_is_no_plain_tensor(saved: Path, sample: dict[str, torch.Tensor]) -> None:
+    torch.save(torch.load(saved, weights_only=True) | {"sample": sample}, saved)
+    with pytest.raises(ReadError, match="its sample is damaged"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("table", ["recipe", "network", "training"])
+def test_keys_that_are_no_words(saved: Path, table: str) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["recipe"][table] |= {7: 7}
+    torch.save(content, saved)
+    with pytest.raises(ReadError, match=rf"recipe, {table}.7: unknown key; one of"):
+        load_checkpoint(saved)

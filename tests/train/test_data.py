@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from snncompile.errors import ReadError
-from snncompile.recipe import Recipe
+from snncompile.recipe import DataSettings, Recipe
 from snncompile.train.data import ROOT_VARIABLE, load, load_for
+from snncompile.train.frames import Cut
+from snncompile.train.streamed import described
 
 
 def test_digits_are_shipped_and_split_by_class() -> None:
@@ -128,6 +131,34 @@ def test_truncated_array_files(tmp_path: Path) -> None:
         load(str(path))
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_header_whose_bracket_has_no_other_end(tmp_path: Path, name: str) -> None:
+    """NumPy says it with an error of its tokenizer."""
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (3, 8), ".ljust(117) + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        path.write_bytes(array)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", array)
+    assert described(path) is None
+    with pytest.raises(ReadError, match="is no array file that can be read"):
+        load(str(path), shape=(8,))
+
+
+def test_an_archive_that_asks_for_a_password(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((2, 8)))
+    content = bytearray(path.read_bytes())
+    for begin, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(begin) + flags] |= 1
+    path.write_bytes(content)
+    assert described(path) is None
+    with pytest.raises(ReadError, match=r"is no array file that can be read \(.*password"):
+        load(str(path), shape=(8,))
+
+
 def test_data_need_no_torch() -> None:
     code = "import snncompile.train.data, snncompile.recipe, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
@@ -181,6 +212,15 @@ def test_frames_that_were_cut_before(tmp_path: Path) -> None:
     assert split.y.tolist() == [7, 0]
     with pytest.raises(ReadError, match="cut into 2 frames"):
         load("cifar10-dvs:test", tmp_path, steps=3)
+    for spec, cut in (("", Cut(2, division="maximum", most=0)), (":2", Cut(2, most=3))):
+        settings = DataSettings("cifar10-dvs", most=cut.most, division=cut.division, frames="count")
+        expected = np.stack([cut.limited(one) for one in x])[: int(spec[1:] or 3)]
+        assert expected.any()
+        for held in (True, False):
+            found = load(f"cifar10-dvs:test{spec}", tmp_path, shape=(2, 8, 8), steps=2, settings=settings, held=held)
+            assert found.held == held
+            assert found.x.dtype == expected.dtype
+            assert np.array_equal(np.asarray(found.x), expected)
     np.savez(folder / "test.npz", x=x.astype(float), y=np.array([7, 0, 2]))
     with pytest.raises(ReadError, match="does not hold frames"):
         load("cifar10-dvs", tmp_path, steps=2)

@@ -250,6 +250,39 @@ def test_a_start_of_another_network_is_refused(reals: Path, tmp_path: Path, capf
     assert "holds another network" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("old", "new"), [("[network]\n", "[network]\nbias = false\n"), ('"tet"', '"ann"')])
+def test_a_start_of_other_options_or_method_is_refused(
+    old: str, new: str, reals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe would be told of a network that is not its own."""
+    other, text = tmp_path / "other.toml", RECIPE.replace(old, new)
+    if new == '"ann"':
+        text = text.replace("[tet]\n", "[ann]\n")
+        text = "\n".join(line for line in text.splitlines() if not line.startswith(("steps", "lambda", "phi")))
+    assert text != RECIPE
+    other.write_text(text, encoding="utf-8")
+    assert main(["train", str(other), "--from", str(reals), "-o", str(tmp_path / "out.pt"), "-q"]) == 4
+    said = capfd.readouterr().err
+    assert "holds another network (its options differ" in said or "holds another network (its method differ" in said
+
+
+def test_there_must_be_something_to_resume(
+    reals: Path, recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.pt"
+    for words in ([], ["--from", str(reals)]):
+        assert main(["train", str(recipe), "-o", str(out), "--resume", *words, "-q"]) == 4
+        assert "out.pt: there is nothing to resume; start without --resume" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_are_written_of_the_integers_as_well(reals: Path, recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    words = ["train", str(recipe), "--from", str(reals), "-o", str(tmp_path / "out.pt"), "-q"]
+    assert main([*words, "--tensorboard", str(tmp_path / "curves")]) == 0
+    assert list((tmp_path / "curves" / "integers").iterdir())
+
+
 def test_from_needs_a_target(reals: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["train", "digits-tet", "--from", str(reals), "-o", str(tmp_path / "out.pt"), "-q"]
     assert main(words) == 4
@@ -270,6 +303,25 @@ def test_damaged_integers_are_named(trained: Path, tmp_path: Path, damage: str) 
 
     path = changed(trained, tmp_path / "bent.pt", bend)
     with pytest.raises(ReadError, match=r"bent\.pt"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("stream",), ("steps",), ("nodes", "input"), ("nodes", "input", "shape"), ("nodes", "readout", "phase")],
+    ids=lambda place: place[-1],
+)
+def test_integers_of_more_than_plain_values_are_damaged(trained: Path, tmp_path: Path, place: tuple[str, ...]) -> None:
+    def bend(content: dict[str, Any]) -> None:
+        inner = content["integers"]["program"]
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = torch.zeros(3)
+
+    path = changed(trained, tmp_path / "bent.pt", bend)
+    with pytest.raises(
+        ReadError, match=r"bent\.pt: its network of integers is damaged \(its program holds more than plain"
+    ):
         load_checkpoint(path)
 
 

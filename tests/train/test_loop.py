@@ -164,6 +164,62 @@ def test_a_damaged_resume_file(small, tmp_path: Path, damage: str) -> None:
         train(small(), None, out, resume=True, log=silent)
 
 
+SPARSE = torch.zeros(4, 1, 3, 3).to_sparse()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("history", 0, "loss"), torch.zeros(3)),
+        (("history", 0, "loss"), float("nan")),
+        (("weights", "modules_of.conv1.weight"), SPARSE),
+        (("weights", "modules_of.conv1.weight"), torch.empty(4, 1, 3, 3, device="meta")),
+        (("average", "modules_of.conv1.weight"), torch.full((4, 1, 3, 3), float("nan"))),
+        (("optimiser", "state"), {99: {}}),
+        (("optimiser", "state", 0), []),
+        (("optimiser", "state", 0), {}),
+        (("optimiser", "state", 0, "step"), -1),
+        (("optimiser", "state", 0, "step"), torch.tensor(-1.0)),
+        (("optimiser", "state", 0, "step"), torch.zeros(3)),
+        (("optimiser", "state", 0, "exp_avg"), torch.zeros(3)),
+        (("optimiser", "state", 0, "exp_avg"), SPARSE),
+        (("optimiser", "state", 0, "exp_avg"), torch.full((4, 1, 3, 3), float("inf"))),
+        (("optimiser", "state", 0, "exp_avg_sq"), torch.full((4, 1, 3, 3), -1.0)),
+        (("version",), torch.ones(2)),
+        (("version",), True),
+        (("format",), torch.ones(2)),
+        (("processes",), torch.ones(2)),
+    ],
+)
+def test_a_resume_file_that_lies(small, tmp_path: Path, place: tuple[str | int, ...], value: object) -> None:
+    """Said at once, and not by torch in the middle of a step."""
+    out, recipe = tmp_path / "ckpt.pt", small(training={"average": 0.9})
+    train(recipe, None, out, log=stop_after(1))
+    path = tmp_path / "ckpt.pt.resume"
+    content = torch.load(path, weights_only=True)
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    torch.save(content, path)
+    with pytest.raises(ReadError, match=r"ckpt\.pt\.resume"):
+        train(recipe, None, out, resume=True, log=silent)
+
+
+def test_what_is_said_of_all_parameters_is_what_the_recipe_says(small, tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole.pt", tmp_path / "parted.pt"
+    train(small(), None, whole, log=silent)
+    train(small(), None, parted, log=stop_after(1))
+    path = tmp_path / "parted.pt.resume"
+    content = torch.load(path, weights_only=True)
+    content["optimiser"]["param_groups"][0] |= {"weight_decay": 0.5, "betas": "x", "capturable": True}
+    torch.save(content, path)
+    assert train(small(), None, parted, resume=True, log=silent).finished
+    assert all(
+        torch.equal(one, load_checkpoint(parted).weights[name]) for name, one in load_checkpoint(whole).weights.items()
+    )
+
+
 def test_a_loss_that_is_no_number_stops_the_training(small, tmp_path: Path) -> None:
     recipe = small(tet={"lambda": 1.0, "phi": 1e30})
     with pytest.raises(ReadError, match="the loss is"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from snncompile.errors import SheetError, ToolError
+from snncompile.errors import ReadError, SheetError, ToolError
 from snncompile.train.averages import Average
 from snncompile.train.checkpoint import load_checkpoint
 from snncompile.train.curves import Curves
@@ -170,6 +171,37 @@ def test_without_tensorboardx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ToolError, match=r"tensorboardX is not installed; pip install 'snncompile\[curves\]'"):
         Curves.at(tmp_path)
+
+
+def test_curves_that_cannot_be_written(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, not as the traceback of the thread that writes; whatever else fails in a thread is told as ever."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ReadError, match=r"file: curves cannot be written \(Not a directory\); name another folder"):
+        train_with(small(), None, tmp_path / "a.pt", Options(curves=tmp_path / "file"), silent)
+
+    class Full:
+        def add_scalar(self, *_: object) -> None:
+            pass
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        close = flush
+
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: told.append(failed.exc_type))
+    with Curves(Full(), tmp_path / "curves") as curves:
+        for failure in (OSError, ZeroDivisionError):
+            thread = threading.Thread(target=_raising, args=(failure,))
+            thread.start()
+            thread.join()
+        with pytest.raises(ReadError, match=r"curves: curves cannot be written \(No space left on device\)"):
+            curves.add({"epoch": 1, "loss": 1.0})
+    assert told == [ZeroDivisionError]
+
+
+def _raising(failure: type[Exception]) -> None:
+    raise failure
 
 
 def test_a_batch_that_cannot_be_shared(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from snncompile.errors import ReadError
+from snncompile.errors import ReadError, ToolError
 from snncompile.recipe.methods import TetSettings
 from snncompile.train.checkpoint import load_checkpoint
 from snncompile.train.data import load_for
-from snncompile.train.loop import accuracy, batches_of
+from snncompile.train.loop import accuracy
 from snncompile.train.methods.tet import tet_loss
 from snncompile.train.networks import Network
 from snncompile.train.processes import Processes
+from snncompile.train.splits import batches_of
 from tests.train.test_resuming import same, written
 
 
@@ -170,6 +171,34 @@ def test_a_batch_is_parted_evenly_and_wholly() -> None:
 def test_an_environment_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(ReadError, match="WORLD_SIZE: 'two' is no number; start several processes with torchrun"):
+        Processes.joined()
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "message"),
+    [
+        ("3", "", "RANK: 3 is none of 1 processes (WORLD_SIZE); start several processes with torchrun; to train alone"),
+        ("2", "2", "RANK: 2 is none of 2 processes"),
+        ("0", "0", "RANK: 0 is none of 0 processes"),
+    ],
+)
+def test_a_process_beyond_the_others(rank: str, count: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would train for hours without a word, and write nothing."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", count)
+    with pytest.raises(ReadError) as caught:
+        Processes.joined()
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("address", [{}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "x"}])
+def test_processes_that_nobody_told_where_to_meet(address: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", **address}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ToolError, match=r"training together: the processes cannot meet \(.*\); start them with torchrun"
+    ):
         Processes.joined()
 
 

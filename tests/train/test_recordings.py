@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snncompile.errors import ReadError
 from snncompile.recipe import Recipe
@@ -187,6 +193,39 @@ def test_an_empty_recording_has_empty_frames() -> None:
         assert not Cut(3, division="maximum", by=by).frames(nothing, 4, (4, 4), Path("a")).any()
 
 
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 1), st.sampled_from([0, 1, 7, 30, 999, 10**9])),
+    max_size=12,
+)
+
+
+@given(EVENTS, st.integers(1, 5), st.sampled_from(["time", "count", "milliseconds"]), st.booleans(), st.integers(0, 6))
+def test_frames_event_by_event(
+    events: list[tuple[int, int, int, int]], steps: int, by: Any, divided: bool, window: int
+) -> None:
+    """docs/data.md in plain Python: no events, one, all at one time, recordings shorter than the frames."""
+    window = 0 if window < 3 else window
+    cut = Cut(steps, 2, by, 0.01 if by == "milliseconds" else 0.0, "maximum" if divided else "none", window)
+    counts = np.zeros((steps, 2, 3, 2))
+    end = max((time for *_, time in events), default=0)
+    each = max(1, len(events) // steps)
+    for number, (x, y, polarity, time) in enumerate(events):
+        frame = {"time": time * steps // (end + 1), "count": number // each, "milliseconds": time // 10}[by]
+        side = window or 6
+        if frame < steps and x < side and y < side:
+            counts[frame, polarity, y * 3 // side, x * 2 // side] += 1
+    fields = zip(*events, strict=True) if events else [[]] * 4
+    frames = cut.frames(Events(*(np.array(field, np.int64) for field in fields)), 6, (3, 2), Path("a"))
+    largest = np.maximum(counts.max(axis=(1, 2, 3), keepdims=True), 1)
+    assert np.array_equal(frames, (counts / largest).astype(np.float32) if divided else np.minimum(counts, 2))
+
+
+def test_frames_of_a_length_too_short_for_any_integer() -> None:
+    """2^62 microseconds in frames of a nanosecond: more frames than 64 bits count, and none of them is seen."""
+    late = Events(*(np.array([number]) for number in (1, 1, 1, 2**62)))
+    assert not Cut(2, 1, "milliseconds", 1e-6).frames(late, 4, (4, 4), Path("a")).any()
+
+
 def test_frames_of_a_recipe(small, tmp_path: Path) -> None:
     root = cifar10_dvs(tmp_path)
     network = {"input": [2, 16, 16], "architecture": "10FC"}
@@ -235,6 +274,22 @@ def test_what_was_decoded_is_kept_where_it_fits() -> None:
     assert kept[np.array([2, 2, 0])].tolist() == [[2] * 3, [2] * 3, [0] * 3]
     assert np.asarray(kept).tolist() == [[index] * 3 for index in range(4)]
     assert decoded == [2, 0, 1, 3]
+
+
+def test_threads_that_decode_side_by_side_keep_one_another_s_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find nothing kept yet; the array that the second one makes must not take the place of the first one's."""
+    slow, empty = threading.Barrier(2), np.empty
+
+    def made(*given: Any) -> np.ndarray:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            slow.wait(timeout=0.5)  # both have come this far, if nothing keeps one of them back
+        return np.full_like(empty(*given), -1)
+
+    kept = Decoded(2, (3,), np.int64, lambda index, _: empty(3, np.int64) * 0 + index, b"")
+    monkeypatch.setattr(samples.np, "empty", made)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(kept.at, [np.array([0]), np.array([1])]))
+    assert np.asarray(kept).tolist() == [[0] * 3, [1] * 3]
 
 
 @pytest.mark.data

@@ -35,6 +35,7 @@ def same(left: Path, right: Path) -> bool:
         {},
         {"weight_decay": 0.001, "schedule": "constant"},
         MOMENTUM,
+        {"optimiser": "sgd", "learning_rate": 0.1},
         MOMENTUM | {"schedule": "steps", "milestones": [1, 2], "factor": 0.5},
         MOMENTUM | {"warm_up": 20, "average": 0.9},
         {"average": 0.99, "schedule": "steps", "milestones": [2]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 
 from snncompile.errors import ReadError, SheetError
 from snncompile.recipe import Recipe
+from snncompile.recipe.methods import TetSettings
+from snncompile.train.checkpoint import save_checkpoint
+from snncompile.train.data import load_for
 from snncompile.train.methods.idsnn import Idsnn, counterparts, inherit, wrapped
 from snncompile.train.networks import Network
 from snncompile.train.teachers import read_teacher, teacher_recipe
@@ -167,6 +171,13 @@ def test_a_state_dict_of_another_network_is_refused(teacher: Recipe, tmp_path: P
     torch.save({"a": torch.zeros(3)}, tmp_path / "few.pth")
     with pytest.raises(ReadError, match="holds 1 tensors, the teacher's recipe"):
         read_teacher(teacher, tmp_path / "few.pth")
+    for change in ({"method": "tet"}, {"options": replace(teacher.options, norm=False)}):
+        other = replace(teacher, **change)
+        if other.method == "tet":
+            other = replace(other, settings=TetSettings(2))
+        save_checkpoint(tmp_path / "other.pt", Network(other), {}, load_for(other, "train"))
+        with pytest.raises(ReadError, match=r"other.pt: holds teacher, another network \(its (method|options) differ"):
+            read_teacher(teacher, tmp_path / "other.pt")
     state = random_network(teacher).state_dict()
     state["modules_of.conv1.weight"] = torch.zeros(5, 1, 3, 3)
     torch.save(state, tmp_path / "wide.pth")
