@@ -14,6 +14,9 @@ import pytest
 from snncompile.cli import main
 from snncompile.sheet import Sheet
 
+DATA = ("--data", "digits:test:24")
+
+
 @pytest.fixture(scope="module")
 def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Loihi with small cores."""
@@ -66,12 +69,16 @@ def test_the_bundle_says_what_was_cut_and_proves_it(bundle: Path) -> None:
 def test_a_sheet_without_messages_refuses_as_ever(saved: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     plain = written(tmp_path / "plain.toml", message_bits=0)
     said = refused(6, "export", saved, "--target", plain, "-o", tmp_path / "out")
-    assert re.search(r"needs \d+ synaptic words on a core, loihi has 40 \(\S*plain.toml:\d+, core.synaptic_words\)", said)
+    assert re.search(
+        r"needs \d+ synaptic words on a core, loihi has 40 \(\S*plain.toml:\d+, core.synaptic_words\)", said
+    )
 
 
 def test_a_sheet_is_held_to_what_messages_can_be(saved: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     wide = written(tmp_path / "wide.toml", message_bits=40)
-    assert "spike.message_bits: must be 0 or from 2 to 32, is 40" in refused(3, "export", saved, "--target", wide, "-o", tmp_path / "out")
+    assert "spike.message_bits: must be 0 or from 2 to 32, is 40" in refused(
+        3, "export", saved, "--target", wide, "-o", tmp_path / "out"
+    )
     binary = tmp_path / "binary.toml"
     text = written(tmp_path / "one.toml", message_bits=24).read_text(encoding="utf-8")
     binary.write_text(text.replace("graded = { value = true", "graded = { value = false"), encoding="utf-8")
@@ -96,23 +103,23 @@ def test_show_lists_the_parts(bundle: Path, saved: Path, sheet: Path, capfd: pyt
 def test_answers_spikes_and_operations_are_those_of_the_uncut_network(
     bundle: Path, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cut = told(capfd, "simulate", bundle)
-    whole = told(capfd, "simulate", saved, "--target", "loihi")
+    cut = told(capfd, "simulate", bundle, *DATA)
+    whole = told(capfd, "simulate", saved, "--target", "loihi", *DATA)
     for key in ("answers", "spikes", "rates", "accuracy"):
         assert cut.get(key) == whole.get(key), key
     own = {name: number for name, number in cut["operations"].items() if name in whole["operations"]}
     assert own == whole["operations"]
     assert not any("_partial" in name for name in cut["operations"])
-    assert told(capfd, "simulate", bundle, "--jobs", "2")["answers"] == cut["answers"]
+    assert told(capfd, "simulate", bundle, *DATA, "--jobs", "2")["answers"] == cut["answers"]
     trace = tmp_path / "trace.npz"
-    assert main(["simulate", str(bundle), "--trace", str(trace), "-q"]) == 0
+    assert main(["simulate", str(bundle), *DATA, "--trace", str(trace), "-q"]) == 0
     with np.load(trace) as arrays:
         assert not any("_partial" in key for key in arrays.files)
 
 
 def test_energy_is_that_of_the_uncut_network(bundle: Path, saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    cut = told(capfd, "energy", bundle)
-    whole = told(capfd, "energy", saved, "--target", "loihi", "--level", "fixed")
+    cut = told(capfd, "energy", bundle, *DATA)
+    whole = told(capfd, "energy", saved, "--target", "loihi", "--level", "fixed", *DATA)
     assert not any("_partial" in layer["name"] for layer in cut["layers"])
     own = [layer for layer in cut["layers"] if layer["role"] != "relay"]
     assert own == [layer for layer in whole["layers"] if layer["role"] != "relay"]
@@ -120,7 +127,7 @@ def test_energy_is_that_of_the_uncut_network(bundle: Path, saved: Path, capfd: p
 
 @pytest.mark.lava
 def test_the_bundle_runs_on_lava(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run, simulated = told(capfd, "run", bundle), told(capfd, "simulate", bundle)
+    run, simulated = told(capfd, "run", bundle, *DATA), told(capfd, "simulate", bundle, *DATA)
     assert run["answers"] == simulated["answers"]
     own = {name: number for name, number in run["spikes"].items() if name in simulated["spikes"]}
     assert own == simulated["spikes"]
