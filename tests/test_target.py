@@ -191,7 +191,7 @@ def test_a_figure_without_source_is_refused_whatever_the_key(mychip: Path) -> No
         mychip.write_text("\n".join([*lines[:number], stripped, *lines[number + 1 :]]))
         with pytest.raises(SheetError, match=rf"mychip\.toml:{number + 1}, \S+: a figure without a source"):
             Target.load("./mychip.toml")
-    assert tried == 44
+    assert tried == 45
 
 
 def test_a_machine_is_no_cost_model_and_the_other_way_round() -> None:
