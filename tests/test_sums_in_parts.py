@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from snncompile.backends import lava
-from snncompile.compile import compile_graph
+from snncompile.compile import Compiled, compile_graph, shown
 from snncompile.energy import Counter as EnergyCounter
 from snncompile.errors import DoesNotFit, GraphError, LoopTooShort, NotRepresentable, ToolError
 from snncompile.fixed import FixedPoint
+from snncompile.frontends.torch import read_module
 from snncompile.ir.check import check
 from snncompile.ir.connections import answering, is_partial
 from snncompile.ir.graph import Edge, Graph
@@ -32,7 +33,9 @@ from snncompile.run.cpu import Simulator
 from snncompile.run.partial import in_range, partial_sums, undivided
 from snncompile.target import Target
 from snncompile.verify import Ladder, all_answers
+from tests.families import FAMILIES, network, recipe, samples
 from tests.graphs import Array, Case, fixed_case, union
+from tests.on_lava import Device, prove
 from tests.passes.test_divide import demand_equal, layered, spikes
 from tests.passes.test_place import tiny, wide
 
@@ -149,6 +152,36 @@ def test_a_network_on_small_cores_goes_all_the_way() -> None:
     trace = integer.run(done.levels["placed"], ladder.integers, small)
     assert all(array.any() for array in trace.spikes.values())
     assert list(all_answers(done.levels["placed"], trace)) == ["answer"]
+
+
+def of_family(family: str, words: int) -> tuple[Compiled, dict[str, Array]]:
+    """A small network of a family of the papers on small cores; loops as long as they have to be."""
+    of = recipe(family)
+    graph, x = read_module(network(of)), samples(of, 3)
+    stimulus = {name: np.asarray(values, dtype=np.float64) for name, values in shown(graph, x, of.steps).items()}
+    sheet = Target.load("loihi-custom" if {"ide", "dsr"} & FAMILIES[family].keys() else "loihi")
+    small = replace(sheet, core=replace(sheet.core, synaptic_words=words))
+    return compile_graph(graph, small, stimulus, equilibrium="ide" in FAMILIES[family]), stimulus
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_network_of_every_family_on_small_cores(family: str) -> None:
+    """Maxima, pools with neurons, signed and counted inputs, residual sums, feedback, transposed convolutions."""
+    done, stimulus = of_family(family, 30)
+    assert partial_sums(done.levels["placed"])
+    ladder = Ladder(done, stimulus, None, None)
+    assert (ladder.timed().verdict, ladder.fast().verdict) == ("bit-equal", "bit-equal")
+
+
+@pytest.mark.lava
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["asf", "dsr-leaky", "ide-convolution"])
+def test_a_network_of_a_family_on_small_cores_on_lava(family: str) -> None:
+    done, stimulus = of_family(family, 60)
+    assert len(partial_sums(done.levels["placed"])) > 1
+    (proven,) = prove([Device.of(done, stimulus)], done.target)
+    assert proven.different == 0
+    assert proven.spikes > 50
 
 
 def test_counts_are_those_of_the_network() -> None:

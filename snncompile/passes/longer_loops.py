@@ -59,6 +59,9 @@ def _short(graph: Graph, target: Target, in_parts: Collection[str]) -> list[str]
         known = flow.get_edge_data(one.source, one.target)
         if known is None or spare < known["weight"]:
             flow.add_edge(one.source, one.target, weight=spare)
+    for name, _, spare in nx.selfloop_edges(flow, data="weight"):  # on which find_negative_cycle fails
+        if spare < 0:
+            return [name]
     for component in nx.strongly_connected_components(flow):
         part = nx.DiGraph(flow.subgraph(component))
         if nx.negative_edge_cycle(part):
