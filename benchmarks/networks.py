@@ -45,6 +45,7 @@ from snncompile.frontends.torch import read_module
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import By, Neuron, Readout
 from snncompile.passes.balance import balance
+from snncompile.passes.divide import divide
 from snncompile.recipe import Recipe
 from snncompile.recipe.methods import AnnSettings, IdsnnSettings
 from snncompile.run.trace import Trace
@@ -146,7 +147,7 @@ def compiled_for(
         levels, layers, notes = to_integers(graph, target, stimulus, log, fits=False, equilibrium=equilibrium)
         lacking = {"cores": f"{error.where}: {error.what}"} if isinstance(error, DoesNotFit) else {}
         try:
-            levels["timed"] = balance(levels["fixed"], target, steps).graph
+            levels["timed"] = balance(divide(levels["fixed"], target).graph, target, steps).graph
         except LoopTooShort as loop:
             lacking["timed"] = loop.what
             levels["timed"] = levels["fixed"]

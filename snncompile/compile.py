@@ -9,6 +9,7 @@
       longer_loops   where asked for: feedback arrives later, spikes change, rates hardly
       quantise    the target's integers                                   the one lossy step
     fixed
+      divide      sums of which no core holds the synapses, in parts; where the machine can
       balance     phases and delays
     timed
       place       cores
@@ -32,6 +33,7 @@ from snncompile.ir.store import Program
 from snncompile.ir.text import to_text
 from snncompile.passes.balance import balance, streams
 from snncompile.passes.canonical import canonical
+from snncompile.passes.divide import divide, in_parts
 from snncompile.passes.fold_norm import fold_norm
 from snncompile.passes.fuse_pool import fuse_pool
 from snncompile.passes.legalise import legalise
@@ -142,11 +144,11 @@ def to_integers(
     legal = passed.graph
     notes += tuple(f"legalise: {note}" for note in passed.notes)
     if equilibrium:
-        longer = longer_loops(legal, target)
+        longer = longer_loops(legal, target, in_parts(legal, target))
         legal = longer.graph
         notes += tuple(f"{LONGER}: {note}" for note in longer.notes)
     if fits:
-        place(legal, target)  # what cannot fit is said now: finding its integers may take long
+        place(divide(legal, target).graph, target)  # what cannot fit is said now: finding its integers may take long
     quantised = quantise(legal, target, calibration, addends=addends)
     levels["fixed"] = _check(quantised.graph, "fixed", target)
     log("fixed: " + ", ".join(f"{layer.name} {layer.error:.2%}" for layer in quantised.layers) + " error in thresholds")
@@ -187,10 +189,12 @@ def _onto_cores(
     log: Callable[[str], None],
 ) -> Compiled:
     """From ``fixed`` to ``placed``."""
-    balanced = balance(levels["fixed"], target, steps)
+    divided = divide(levels["fixed"], target)
+    balanced = balance(divided.graph, target, steps)
     levels["timed"] = _check(balanced.graph, "timed", target)
     placed = place(levels["timed"], target)
     levels["placed"] = _check(placed.graph, "placed", target)
+    notes += tuple(f"divide: {note}" for note in divided.notes)
     notes += tuple(f"balance: {note}" for note in balanced.notes) + tuple(f"place: {note}" for note in placed.notes)
     log("placed: " + ", ".join(placed.notes))
     return Compiled(target, levels, layers, notes, steps)

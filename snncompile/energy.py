@@ -41,6 +41,7 @@ from snncompile.ir.ops import (
     SigmaDelta,
     kind,
 )
+from snncompile.run.partial import undivided
 from snncompile.run.parts import merged, wholes
 from snncompile.run.steps import check_stimulus
 from snncompile.run.trace import Trace
@@ -106,6 +107,7 @@ class Counter:
 
     def __init__(self, graph: Graph, options: Options | None = None, machine: Graph | None = None) -> None:
         self._plan, self._options = Plan(graph), options or Options()
+        machine = machine and undivided(machine)  # sums in parts are the same synapses
         self._machine = machine
         self._added = () if machine is None else added(graph, machine)
         self._beside = None

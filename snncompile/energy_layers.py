@@ -241,5 +241,7 @@ def _accumulations(op: Readout) -> int:
     match op.kind:
         case "sum" | "mean" | "weighted" | "last":
             return 1
+        case "partial":  # it sends its sum on and keeps nothing
+            return 0
         case _ as never:
             assert_never(never)

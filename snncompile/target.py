@@ -81,10 +81,19 @@ class NeuronRules:
 
 @dataclass(frozen=True)
 class SpikeRules:
-    """What a spike carries. ``input_bits``: width with sign of a graded input value; 1 means binary inputs only."""
+    """What a spike carries. ``input_bits``: width with sign of a graded input value; 1 means binary inputs only.
+
+    ``message_bits``: width with sign of the integers that a population may send another; 0: it sends spikes only.
+    """
 
     input_bits: int
     graded: bool
+    message_bits: int = 0
+
+    @property
+    def most_message(self) -> int:
+        """The largest magnitude that one population may send another; 0 where it sends spikes only."""
+        return int(2 ** (self.message_bits - 1)) - 1 if self.message_bits else 0
 
 
 @dataclass(frozen=True)
@@ -272,6 +281,10 @@ def _check(target: Target) -> None:
     for key in _NOT_NEGATIVE:
         if sheet.integer(key) < 0:
             raise sheet.error(key, f"must not be negative, is {sheet.integer(key)}")
+    if (bits := target.spike.message_bits) and not 2 <= bits <= 32:
+        raise sheet.error("spike.message_bits", f"must be 0 or from 2 to 32, is {bits}")
+    if bits and not target.spike.graded:
+        raise sheet.error("spike.message_bits", "must be 0", why="spike.graded is false: there are no integers to send")
     for least, most in (("weight.least", "weight.most"), ("threshold.least", "threshold.most")):
         if sheet.integer(least) >= sheet.integer(most):
             raise sheet.error(most, f"must be above {least}", why=f"{sheet.integer(most)} <= {sheet.integer(least)}")

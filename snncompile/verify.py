@@ -26,6 +26,7 @@ import numpy as np
 from snncompile.backends import lava
 from snncompile.compile import Compiled, encoded, shown
 from snncompile.ir.check import Level
+from snncompile.ir.connections import answering
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Readout
 from snncompile.ir.signals import grid
@@ -304,7 +305,7 @@ def answers(graph: Graph, trace: Trace) -> Array:
 def all_answers(graph: Graph, trace: Trace) -> dict[str, Array]:
     """``answers`` of every read-out, by its name."""
     found = {}
-    for name in graph.names(Readout):
+    for name in answering(graph):
         op = graph.nodes[name]
         assert isinstance(op, Readout)
         found[name] = np.asarray(op.summed(trace.potentials[name][:, -1]).reshape(trace.samples, -1).argmax(axis=1))

@@ -76,7 +76,8 @@ def test_loihi() -> None:
     assert (loihi.neuron.fires, loihi.neuron.reset, loihi.neuron.per) == (">", "zero", "population")
     assert not loihi.neuron.soft_reset
     assert not loihi.neuron.initial_potential
-    assert (loihi.spike.input_bits, loihi.spike.graded) == (8, True)
+    assert (loihi.spike.input_bits, loihi.spike.graded, loihi.spike.message_bits) == (8, True, 24)
+    assert loihi.spike.most_message == 2**23 - 1
     assert loihi.synapse_latency == 1
     assert loihi.delay == Delay(dense=62, one_to_one=62, convolution=0)
     assert loihi.core == Core(
@@ -94,7 +95,8 @@ def test_loihi1_differs_where_the_chip_does() -> None:
     assert loihi1.sum_most == 32767
     assert loihi1.bias == Bias(mantissa_least=-4095, mantissa_most=4095, exponent_most=7)
     assert loihi1.threshold.least == 1
-    assert (loihi1.spike.input_bits, loihi1.spike.graded) == (1, False)
+    assert (loihi1.spike.input_bits, loihi1.spike.graded, loihi1.spike.message_bits) == (1, False, 0)
+    assert loihi1.spike.most_message == 0
     assert loihi1.delay == Delay(dense=6, one_to_one=6, convolution=0)
     assert loihi1.core == Core(
         1024, synaptic_words=16384, word_bits=64, axons_in=4096, axons_out=4096, groups=8, kernel_axons="position"
@@ -189,7 +191,7 @@ def test_a_figure_without_source_is_refused_whatever_the_key(mychip: Path) -> No
         mychip.write_text("\n".join([*lines[:number], stripped, *lines[number + 1 :]]))
         with pytest.raises(SheetError, match=rf"mychip\.toml:{number + 1}, \S+: a figure without a source"):
             Target.load("./mychip.toml")
-    assert tried == 44
+    assert tried == 45
 
 
 def test_a_machine_is_no_cost_model_and_the_other_way_round() -> None:

@@ -50,6 +50,8 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.conv.models import PyConvModelFixed
 from lava.proc.conv.process import Conv
+from lava.proc.graded.models import PyGradedVecModelFixed
+from lava.proc.graded.process import GradedVec
 from lava.proc.io.source import PySendModelFixed, RingBuffer
 from lava.proc.lif.models import PyLifResetModelBitAcc
 from lava.proc.lif.process import LIFReset
@@ -69,6 +71,9 @@ built."""
 TOGETHER_MOST = 4_000_000
 """Samples that each need a fresh state run side by side, as separate copies of the network in one matrix a connection,
 up to so many synapses in all: starting Lava takes longer than most samples do."""
+
+MESSAGE_BITS = 24
+"""The width with sign of what Lava's ``GradedVec`` sends; sums that might be wider are not in a program."""
 
 STOCK = ("loihi", "loihi1")
 """Targets whose neurons are Lava's own; a sheet of another name may say that it has more, and gets ``FreeLif``."""
@@ -96,7 +101,8 @@ def graded_bits(signal: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Population:
-    """An Input, Neuron or Readout; ``du`` to ``vth`` are LIFReset's parameters (``bias`` per neuron, C order).
+    """An Input, Neuron, Readout, or Partial: a sum that is sent on at once. ``du`` to ``vth`` are LIFReset's parameters
+    (``bias`` per neuron, C order).
 
     ``reset`` (an amount where ``soft``, else a value) and ``initial`` are potentials in 1/64 weight units; Lava's own
     neurons have none of the three.
@@ -213,6 +219,9 @@ class Reader:
         bias, exponent = self.bias(name, op, size)
         phase = int(op["phase"])
         check(phase >= 0, f"{name}.phase", f"{phase} is negative")
+        if op["op"] == "Readout" and op["kind"] == "partial":
+            check(op.get("decay") == 0 and not bias.any(), name, "is more than a sum")
+            return Population(name, "Partial", shape, phase, graded_bits=MESSAGE_BITS)
         if op["op"] == "Readout":
             check(op["kind"] in ("mean", "sum", "weighted"), name, f"a readout of kind {op['kind']!r} is no integrator")
             lost = (1 - op.get("decay", 1)) * 4096
@@ -269,7 +278,8 @@ class Reader:
     def connection(self, name: str, source: str, target: str, delay: int) -> Connection:
         op = self.nodes[name]
         check(op.get("bias") is None, name, "a bias on a synapse; it belongs to the neurons")
-        check(self.nodes[source]["op"] != "Readout", name, "comes out of a readout, which does not spike")
+        silent = self.nodes[source]["op"] == "Readout" and self.nodes[source]["kind"] != "partial"
+        check(not silent, name, "comes out of a readout, which does not spike")
         check(self.nodes[target]["op"] != "Input", name, "ends in an input")
         field_name = "factor" if op["op"] == "Scale" else "weight"
         halved = isinstance(op[field_name], dict) and op[field_name].get("exponent") == -1
@@ -419,6 +429,33 @@ class ObservedLifReset(PyLifResetModelBitAcc):
             self.file.write(self.v.astype("<i4").tobytes())
 
 
+class Overheard:
+    """A port whose values are appended to a file, in 1/64 weight units: Lava's model keeps nothing of what it sends."""
+
+    def __init__(self, port: Any, file: Any) -> None:
+        self.port, self.file = port, file
+
+    def send(self, values: Any) -> None:
+        self.file.write((64 * values).astype("<i4").tobytes())
+        self.port.send(values)
+
+
+class ObservedGradedVec(PyGradedVecModelFixed):
+    """Lava's own model; where ``observe`` names a file, what it sends is appended to it."""
+
+    s_out: Any
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        path = proc_params.get("observe", None)
+        self.file = open(path, "ab", buffering=0) if path else None  # noqa: SIM115 - as long as the process
+
+    def run_spk(self) -> None:
+        if self.file is not None and not isinstance(self.s_out, Overheard):
+            self.s_out = Overheard(self.s_out, self.file)
+        super().run_spk()
+
+
 class FreeLif(LIFReset):
     """LIFReset whose reset is to a value or by an amount, and which starts from a potential. No chip has it: it is for
     the simulator only."""
@@ -472,6 +509,7 @@ MODELS = {
     DelaySparse: MemoDelaySparse,
     Conv: PyConvModelFixed,
     LIFReset: ObservedLifReset,
+    GradedVec: ObservedGradedVec,
     FreeLif: FreeLifModel,
     Recorder: RecorderModel,
 }
@@ -509,7 +547,16 @@ class Machine:
             neuron.s_out.connect(getattr(self.recorder, f"in_{index}"))
         self.processes = len(self.sources) + len(self.neurons) + len(synapses) + 1
 
-    def _neuron(self, population: Population, folder: Path, observed: bool) -> LIFReset:
+    def _neuron(self, population: Population, folder: Path, observed: bool) -> Any:
+        neuron = self._process(population)
+        if observed:
+            index = list(self.spiking).index(population.name)
+            neuron.proc_params["observe"] = str(folder / f"{index}.v")
+        return neuron
+
+    def _process(self, population: Population) -> Any:
+        if population.kind == "Partial":
+            return GradedVec(shape=(population.size * self.copies,), vth=0, exp=0)
         options: dict[str, Any] = {
             "shape": (population.size * self.copies,),
             "du": population.du,
@@ -521,13 +568,8 @@ class Machine:
             "reset_offset": population.phase + 1,
         }
         if population.stock:
-            neuron = LIFReset(**options)
-        else:
-            neuron = FreeLif(soft=population.soft, reset=population.reset, initial=population.initial, **options)
-        if observed:
-            index = list(self.spiking).index(population.name)
-            neuron.proc_params["observe"] = str(folder / f"{index}.v")
-        return neuron
+            return LIFReset(**options)
+        return FreeLif(soft=population.soft, reset=population.reset, initial=population.initial, **options)
 
     def _source(self, population: Population, delay: int) -> RingBuffer:
         """What an input sends, injected ``delay`` steps late: Loihi delays synapses, and convolutions not at all."""

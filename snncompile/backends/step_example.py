@@ -96,8 +96,8 @@ def history(graph: Graph, stimulus: Mapping[str, Array], target: Target) -> Hist
     for name, values in stimulus.items():
         late = np.zeros_like(values[:, 0])
         kept.value[name] = [values[:, m] if m < steps else late for m in range(steps + latency(graph))]
-    brought = Arithmetic(np.int64, noted(machine.linear), fire, settle, noted(machine.emit), integrate, machine.rest)
-    drive(graph, stimulus, brought)
+    brought = noted(machine.linear), fire, settle, noted(machine.emit), integrate, machine.tell, machine.rest
+    drive(graph, stimulus, Arithmetic(np.int64, *brought))
     return kept
 
 

@@ -25,6 +25,7 @@ from snncompile.energy_compat import also
 from snncompile.energy_conventions import Options
 from snncompile.errors import ReadError
 from snncompile.ir.check import Level
+from snncompile.ir.connections import answering
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Input, Readout, Stateful
 from snncompile.ir.signals import Fixed
@@ -96,7 +97,7 @@ def count_model(
     what = chosen_level(model, options, log)
     counter = what.counter(Options(options.static_input, options.zero_skip, options.multiplicity))
     parts, found = [], []
-    judged = data.labels is not None and len(what.graph.names(Readout)) == 1
+    judged = data.labels is not None and len(answering(what.graph)) == 1
     with Progress(len(data.x)) as progress:
         for first, stimulus, trace in runs(what, data):
             parts.append(counter.count(stimulus, trace))
@@ -155,7 +156,7 @@ def answers_by_steps(graph: Graph, trace: Trace) -> Array:
 
     The largest accumulator of the only read-out: what it is divided by is the same for all classes.
     """
-    (name,) = graph.names(Readout)
+    (name,) = answering(graph)
     op = graph.nodes[name]
     assert isinstance(op, Readout)
     values = op.summed(trace.potentials[name])

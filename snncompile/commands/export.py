@@ -22,6 +22,7 @@ from snncompile.compile import Compiled
 from snncompile.energy import dense_macs
 from snncompile.energy_skeleton import skeleton
 from snncompile.errors import ReadError
+from snncompile.ir.connections import is_partial
 from snncompile.ir.ops import Input, Neuron, Readout
 from snncompile.ir.store import Program, save
 from snncompile.passes.place import chips_of, utilisation
@@ -105,7 +106,11 @@ def _manifest(
             for name, op in graph.nodes.items()
             if isinstance(op, Input)
         },
-        "resets": {name: {"interval": compiled.steps, "offset": op.phase + 1} for name, op in populations.items()},
+        "resets": {
+            name: {"interval": compiled.steps, "offset": op.phase + 1}
+            for name, op in populations.items()
+            if not is_partial(op)  # it keeps nothing
+        },
         "cores_used": sum(len(op.cores) for op in populations.values()),
         "placement": _placement(compiled),
         "quantisation": [_layer(layer) for layer in compiled.layers],

@@ -20,8 +20,8 @@ from snncompile.commands.traces import save_trace
 from snncompile.compile import encoded, shown
 from snncompile.errors import ReadError, ToolError
 from snncompile.frontends.nir import read
+from snncompile.ir.connections import answering
 from snncompile.ir.graph import Graph
-from snncompile.ir.ops import Readout
 from snncompile.ir.store import load
 from snncompile.run import reference
 from snncompile.run.parts import merged
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         "nir": "the reference interpreter",
     }[device]
     text = f"{len(data.x)} samples on {told}, {sum(spikes.values()):,} spikes"
-    classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
+    classes = {name: np.concatenate([part[name] for part in found]) for name in answering(graph)}
     if len(classes) > 1:
         summary["answers"] = {name: each.tolist() for name, each in classes.items()}
     elif classes:

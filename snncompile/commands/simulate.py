@@ -18,7 +18,8 @@ from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
 from snncompile.commands.traces import save_trace
 from snncompile.compile import shown
 from snncompile.errors import ReadError
-from snncompile.ir.ops import Readout, Resonator, SigmaDelta
+from snncompile.ir.connections import answering
+from snncompile.ir.ops import Resonator, SigmaDelta
 from snncompile.report.table import table
 from snncompile.run.cpu import chosen_threads
 from snncompile.run.parts import merged, wholes
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         for name, op in graph.nodes.items()
         if isinstance(op, Resonator) or (isinstance(op, SigmaDelta) and op.kind != "sigma")
     }
-    readouts, neurons = graph.names(Readout), wholes(graph) | others
+    readouts, neurons = answering(graph), wholes(graph) | others
     counts = dict.fromkeys(neurons, 0)
     operations: list[dict[str, int] | None] = []
     engines: set[str] = set()
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         each = {name: sum(part[name] for part in known) for name in known[0]}
         summary["operations"] = each
         text += f"\n{sum(each.values()):,} synaptic operations"
-    classes = {name: np.concatenate([part[name] for part in found]) for name in graph.names(Readout)}
+    classes = {name: np.concatenate([part[name] for part in found]) for name in answering(graph)}
     if len(classes) > 1:
         summary["answers"] = {name: each.tolist() for name, each in classes.items()}
     elif classes:

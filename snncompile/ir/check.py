@@ -213,6 +213,20 @@ def phases_agree(graph: Graph, _: Target | None) -> Iterator[str]:
             yield f"{graph.label(connection.synapse)} delivers before its target's step"
 
 
+def partial_sums_are_sent_on(graph: Graph, target: Target | None) -> Iterator[str]:
+    """A partial sum keeps and adds nothing, and reaches one population through a weight of one."""
+    for name, op in graph.nodes.items():
+        if not isinstance(op, Readout) or op.kind != "partial":
+            continue
+        if not _sheet(target).spike.message_bits:
+            yield f"{graph.label(name)}: sends integers, the machine's populations send spikes"
+        if op.decay or real(op.bias).any() or op.addends > 1:
+            yield f"{graph.label(name)}: is more than a sum"
+        ways = [graph.nodes[edge.target] for edge in graph.out_of(name)]
+        if len(ways) != 1 or not isinstance(ways[0], Scale) or np.any(real(ways[0].factor) != 1):
+            yield f"{graph.label(name)}: does not reach one population through a weight of one"
+
+
 def populations_have_cores(graph: Graph, target: Target | None) -> Iterator[str]:
     """The slices of a population hold each of its neurons once, on cores that the largest board has."""
     for name, op in graph.nodes.items():
@@ -241,6 +255,6 @@ RULES: dict[Level, tuple[Rule, ...]] = {
     "read": (it_has_ends, shapes_agree, parameters_are_finite, addends_make_numbers),
     "folded": (norms_are_folded, means_are_sums, neurons_are_canonical),
     "fixed": (parameters_are_integers, parts_make_wholes, synapses_are_single, weights_fit, neurons_fit),
-    "timed": (delays_fit, phases_agree),
+    "timed": (delays_fit, phases_agree, partial_sums_are_sent_on),
     "placed": (populations_have_cores,),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from snncompile.errors import InternalError
 from snncompile.ir.graph import Edge, Graph
-from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Readout, Scale, Synapse
+from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Op, Readout, Scale, Synapse
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Connection:
 def populations(graph: Graph) -> list[str]:
     """Inputs, neurons and read-outs in the order of computation."""
     return graph.names(Input, Neuron, Readout)
+
+
+def answering(graph: Graph) -> list[str]:
+    """The read-outs that somebody reads: all but partial sums."""
+    return [name for name in graph.names(Readout) if not is_partial(graph.nodes[name])]
+
+
+def is_partial(op: Op) -> bool:
+    """Whether an op is a part of the sum of another population."""
+    return isinstance(op, Readout) and op.kind == "partial"
 
 
 def connections(graph: Graph) -> list[Connection]:

@@ -227,10 +227,13 @@ class Readout:
     ``addends`` is n, the first axis holds n neurons for each number, and the number is their sum: number c is read off
     neurons c, c + N, ..., c + (n - 1) N of n N; the sum is made outside the machine. Its output signal is a[t]: a
     leaky integrator whose potential other nodes hear is one as well, which interpreters run and no machine has.
+
+    ``partial`` is no output: a[t] = x[t] (decay = 0, no bias) is a part of the sum of one population, which it reaches
+    through a weight of one. ``divide`` makes it, on machines whose populations may send integers (graded spikes).
     """
 
     shape: Shape
-    kind: Literal["sum", "mean", "weighted", "last"] = "mean"
+    kind: Literal["sum", "mean", "weighted", "last", "partial"] = "mean"
     bias: Param = field(default_factory=lambda: number(0.0))
     decay: float = 1.0
     unit: float = 1.0

@@ -29,7 +29,7 @@ import numpy as np
 
 from snncompile.errors import LoopTooShort, NotRepresentable
 from snncompile.fixed import FixedPoint
-from snncompile.ir.connections import Connection, connections, populations, synapse_of
+from snncompile.ir.connections import Connection, connections, is_partial, populations, synapse_of
 from snncompile.ir.graph import Edge, Graph
 from snncompile.ir.ops import Conv, Dense, Flatten, Input, Neuron, Op, Output, Readout, Scale, Synapse, To
 from snncompile.ir.shapes import shapes
@@ -49,7 +49,7 @@ def balance(graph: Graph, target: Target, steps: int | None = None) -> Passed:
     some length of a sample, where ``steps`` does not say which).
     """
     every = connections(graph)
-    phases = _phases(graph, every, target)
+    phases = _sent_in_time(graph, _phases(graph, every, target), every, target)
     timed, notes = _Holding(graph, phases, target).timed(every)
     if any(connection.delay for connection in every):
         _check_loops_stay_clean(timed, {c.synapse: c.delay for c in every}, target, steps)
@@ -78,6 +78,18 @@ def _phases(graph: Graph, every: list[Connection], target: Target) -> dict[str, 
         raise _too_short(constraints, start, every, target) from None
     # an input reads nothing, so its phase is 0 already
     return {name: int(-longest[name]) for name in populations(graph)}
+
+
+def _sent_in_time(graph: Graph, phases: dict[str, int], every: list[Connection], target: Target) -> dict[str, int]:
+    """The phases with every partial sum as late as its synapse demands: one that is early waits in the delay of that
+    synapse, and where this is too short its inputs, which are spikes, wait instead: no relay repeats integers.
+    """
+    longest = target.synapse_latency + target.delay.one_to_one
+    found = dict(phases)
+    for one in every:
+        if is_partial(graph.nodes[one.source]):
+            found[one.source] = max(phases[one.source], phases[one.target] + one.delay - longest)
+    return found
 
 
 def _too_short(constraints: nx.DiGraph[str], start: str, every: list[Connection], target: Target) -> LoopTooShort:

@@ -156,6 +156,8 @@ def _faults(graph: Graph, name: str, target: Target) -> list[str]:
             return [
                 "the read-out 'last' needs an accumulator that forgets all at once, which the machine does not have"
             ]
+        case Readout(kind="partial"):
+            return ["a partial sum is made where a machine needs one, a network has none"]
         case Readout() if on := _goes_on(graph, name):
             return [f"its potential goes on to {on}, the machine's populations send spikes"]
         case Dense() | Conv() if op.bias is not None:

@@ -13,6 +13,7 @@ Source: Xiao, Meng, Zhang, Wang, Lin, NeurIPS 2021, for the equilibrium.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 
 import networkx as nx
@@ -25,14 +26,17 @@ from snncompile.passes import Passed
 from snncompile.target import Target
 
 
-def longer_loops(graph: Graph, target: Target) -> Passed:
-    """Add to the synapses of short loops in a legal graph the delay that they lack; a note for each that is later."""
+def longer_loops(graph: Graph, target: Target, in_parts: Collection[str] = ()) -> Passed:
+    """Add to the synapses of short loops in a legal graph the delay that they lack; a note for each that is later.
+
+    ``in_parts``: synapses that ``divide`` cuts, which take a second hop.
+    """
     notes: list[str] = []
-    while loop := _short(graph, target):
+    while loop := _short(graph, target, in_parts):
         _demand_soft_resets(graph, loop)
         hops = list(pairwise([*loop, loop[0]]))
         for one in connections(graph):
-            missing = target.synapse_latency - one.delay
+            missing = _takes(one, target, in_parts) - one.delay
             if (one.source, one.target) in hops and missing > 0:
                 graph = _delayed(graph, one, missing)
                 notes.append(
@@ -41,15 +45,23 @@ def longer_loops(graph: Graph, target: Target) -> Passed:
     return Passed(graph, tuple(notes))
 
 
-def _short(graph: Graph, target: Target) -> list[str]:
+def _takes(connection: Connection, target: Target, in_parts: Collection[str]) -> int:
+    """Steps from one population to the next."""
+    return target.synapse_latency * (2 if connection.synapse in in_parts else 1)
+
+
+def _short(graph: Graph, target: Target, in_parts: Collection[str]) -> list[str]:
     """The populations of a loop whose delay is less than its synapses take, in their order; none: no loop is."""
     flow: nx.DiGraph[str] = nx.DiGraph()
     flow.add_nodes_from(populations(graph))
     for one in connections(graph):
-        spare = one.delay - target.synapse_latency
+        spare = one.delay - _takes(one, target, in_parts)
         known = flow.get_edge_data(one.source, one.target)
         if known is None or spare < known["weight"]:
             flow.add_edge(one.source, one.target, weight=spare)
+    for name, _, spare in nx.selfloop_edges(flow, data="weight"):  # on which find_negative_cycle fails
+        if spare < 0:
+            return [name]
     for component in nx.strongly_connected_components(flow):
         part = nx.DiGraph(flow.subgraph(component))
         if nx.negative_edge_cycle(part):

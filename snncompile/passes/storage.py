@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snncompile.fixed import FixedPoint
-from snncompile.ir.connections import Connection, connections, synapse_of
+from snncompile.ir.connections import Connection, connections, is_partial, synapse_of
 from snncompile.ir.graph import Graph
 from snncompile.ir.ops import Conv, Dense, Readout, Scale, Shape, Slice, Synapse
 from snncompile.ir.shapes import shapes
@@ -86,7 +86,8 @@ class Net:
         stores = {c.synapse: store(synapse_of(graph, c), target) for c in every}
         for c in every:  # into how many neurons a number of a read-out is cut is not known before it is in integers
             op = synapse_of(graph, c)
-            if isinstance(op, Dense) and isinstance(graph.nodes[c.target], Readout) and not in_integers(op):
+            reader = graph.nodes[c.target]
+            if isinstance(op, Dense) and isinstance(reader, Readout) and not is_partial(reader) and not in_integers(op):
                 stores[c.synapse] = replace(stores[c.synapse], lists=1, read=None)
         return Net(graph, target, shapes(graph), into, out_of, stores)
 

@@ -21,6 +21,8 @@ from snncompile.ir.ops import Input, Resonator, SigmaDelta
 from snncompile.ir.store import Program
 from snncompile.run import numpy_layers
 from snncompile.run.integer import IntegerGraph
+from snncompile.run.partial import in_range, partial_sums, sent_by, undivided
+from snncompile.run.steps import check_stimulus
 from snncompile.run.stimulus import Given, Inputs, encoded, in_units, shown
 from snncompile.run.trace import Trace
 from snncompile.run.ways import Uncarried
@@ -96,6 +98,8 @@ class Simulator:
         self.graph, self.target = graph, target
         self.kernels, self.threads = chosen_kernels(), chosen_threads(threads)
         self.uncarried = ""  # why the compiled engine was left out, where it was
+        # partial sums are made where they are read, as long as they stay in the machine's range
+        self.whole = undivided(graph) if partial_sums(graph) and in_range(graph, target) else graph
         self._compiled: Any = None
         self._layers: numpy_layers.Layers | None = None
         if self.kernels == "numpy":
@@ -106,7 +110,7 @@ class Simulator:
             self.uncarried = "its populations are not all LIF"
             return
         try:
-            self._compiled = Compiled(IntegerGraph(graph, target), self.kernels)
+            self._compiled = Compiled(IntegerGraph(self.whole, target), self.kernels)
         except Uncarried as reason:
             self.uncarried = str(reason)
 
@@ -139,8 +143,11 @@ class Simulator:
         ``meta["spikes"]`` counts the spikes of every neuron population, kept or not; ``meta["operations"]`` the events
         that went through the weights of each node times the synapses each went through, the same numbers on every
         engine (left out where what arrives is no event: read-outs, maxima of sums or changes feed a population).
-        Memory grows with what is kept, not with the number of samples.
+        Memory grows with what is kept, not with the number of samples. A trace holds no partial sums (``Readout``):
+        the population that they belong to reads them at once, which is the same to the last bit.
         """
+        if self.whole is not self.graph and not self._declared(stimulus):
+            return numpy_layers.Layers(self.graph, self.target).run(stimulus, keep)
         if self._compiled is not None:
             try:
                 trace: Trace = self._compiled.run(stimulus, keep, self.threads)
@@ -150,5 +157,14 @@ class Simulator:
                 self.uncarried = ""
                 return trace
         if self._layers is None:
-            self._layers = numpy_layers.Layers(self.graph, self.target)
+            self._layers = numpy_layers.Layers(self.whole, self.target)
         return self._layers.run(stimulus, keep)
+
+    def _declared(self, stimulus: Mapping[str, Array]) -> bool:
+        """Whether the inputs carry the integers that they declare: that partial sums stay in range rests on them."""
+        check_stimulus(self.graph, stimulus)
+        declared = {name: sent_by(self.graph.nodes[name]) for name in stimulus}
+        return all(
+            values.dtype.kind in "biu" and declared[name][0] <= values.min() and values.max() <= declared[name][1]
+            for name, values in stimulus.items()
+        )

@@ -72,7 +72,14 @@ def run(
         graph,
         stimulus,
         Arithmetic(
-            np.int64, machine.linear, machine.fire, machine.settle, machine.emit, machine.integrate, machine.rest
+            np.int64,
+            machine.linear,
+            machine.fire,
+            machine.settle,
+            machine.emit,
+            machine.integrate,
+            machine.tell,
+            machine.rest,
         ),
         stream=stream,
         forced=forced,
@@ -238,6 +245,11 @@ class IntegerGraph:
         kept = decay(state.w, self.forgets[name], sheet.decay.bits, sheet.decay.rounding)
         total = kept + overflow(x << self.fraction, sheet.current.bits, sheet.current.overflow)
         return saturate(total + self.readouts[name], sheet.potential.bits)
+
+    def tell(self, name: str, total: Array) -> Array:
+        """A partial sum is sent in units of a weight, in which it is whole."""
+        op = self.graph.nodes[name]
+        return total >> self.fraction if isinstance(op, Readout) and op.kind == "partial" else total
 
     def rest(self, name: str, batch: int) -> State:
         """The state at the start of a sample."""

@@ -110,7 +110,7 @@ def run(
     return drive(
         graph,
         stimulus,
-        Arithmetic(np.float64, apply, fire, settle, emit, integrate, rest),
+        Arithmetic(np.float64, apply, fire, settle, emit, integrate, lambda name, total: total, rest),
         stream=stream,
         forced=forced,
     )

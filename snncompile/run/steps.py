@@ -44,8 +44,8 @@ class Arithmetic:
 
     ``linear(name, x)`` for every op without state; ``fire(name, x, state)`` the potential before the reset and the
     spikes; ``settle(name, fired, s, state)`` puts the state behind a step in which ``s`` counts as the spikes;
-    ``emit(name, fired, s)`` what it sends; ``integrate(name, x, state)`` the next sum of a read-out;
-    ``rest(name, batch)`` the state at the start of a sample.
+    ``emit(name, fired, s)`` what it sends; ``integrate(name, x, state)`` the next sum of a read-out, and
+    ``tell(name, sum)`` what it sends of that; ``rest(name, batch)`` the state at the start of a sample.
     """
 
     dtype: type
@@ -54,6 +54,7 @@ class Arithmetic:
     settle: Callable[[str, Fired, Array, State], None]
     emit: Callable[[str, Fired, Array], Array]
     integrate: Callable[[str, Array, State], Array]
+    tell: Callable[[str, Array], Array]
     rest: Callable[[str, int], State]
 
 
@@ -117,8 +118,9 @@ def drive(
             if (m - begin) % steps == 0:
                 states[name] = arithmetic.rest(name, batch)
             if isinstance(op, Readout) or (isinstance(op, SigmaDelta) and op.kind == "sigma"):
-                now[name] = states[name].w = arithmetic.integrate(name, x, states[name])
-                record.write(name, m, None, now[name])
+                total = states[name].w = arithmetic.integrate(name, x, states[name])
+                now[name] = arithmetic.tell(name, total)
+                record.write(name, m, None, total)
                 continue
             fired = arithmetic.fire(name, x, states[name])
             spikes = _forced(forced, name, m - begin, fired.s)
