@@ -14,7 +14,7 @@ import numpy as np
 from snncompile.commands.console import Log, log_of, result
 from snncompile.commands.energy_gate import check_options, gate
 from snncompile.commands.energy_kept import Batches, belongs
-from snncompile.commands.energy_output import check_places, write_reports
+from snncompile.commands.energy_output import OUTPUTS, check_places, write_reports
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     prices = CostModel.load(options.cost_model)
     check_places(options)
     budget, lock = check_options(options)
-    resuming = Resuming(options, log)
+    resuming = Resuming(options, log, [options.baseline, *(getattr(options, key) for key in OUTPUTS)])
     model = open_model(options.model, options)
     data = chosen_data(model, options)
     counts, correct, what = count_model(model, data, options, log, resuming)

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,9 +84,12 @@ class Kept:
 
 
 class Resuming:
-    """The file of ``--resume`` during one run. Raises ``ReadError`` where it cannot be written or is something else."""
+    """The file of ``--resume`` during one run; ``written``: what else the run writes.
 
-    def __init__(self, options: argparse.Namespace, log: Log) -> None:
+    Raises ``ReadError`` where the file cannot be written or is something else.
+    """
+
+    def __init__(self, options: argparse.Namespace, log: Log, written: Iterable[str | None] = ()) -> None:
         self.path, self.log = Path(options.resume) if options.resume else None, log
         self._content: tuple[dict[str, Any], Kept] | None = None
         self._belongs: Mapping[str, Any] = {}
@@ -95,6 +98,8 @@ class Resuming:
         self._now: Callable[[], Kept] = lambda: Kept(0)
         if self.path is not None:
             check_place(self.path)
+            if any(place and Path(place).absolute() == self.path.absolute() for place in written):
+                raise ReadError("is the place of a result as well", where=str(self.path), remedy="name another file")
             self._content = _read(self.path)
 
     @property

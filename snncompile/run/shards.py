@@ -7,8 +7,9 @@ their spikes and operations counted, and put together they are one run.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -176,4 +177,12 @@ def _by_joblib(calls: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Part]:
         parallel = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=f"{AHEAD}*n_jobs")
     except ValueError:  # a backend that hands over nothing before everything is done
         parallel = Parallel(n_jobs=jobs)
-    yield from parallel(delayed(_shard)(*call) for call in calls)
+    found = parallel(delayed(_shard)(*call) for call in calls)
+    try:
+        for part in found:  # noqa: UP028  (``yield from`` would close it before what is below)
+            yield part
+    finally:
+        if isinstance(found, Generator):  # nobody wants the rest; that it is called off needs no warning
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found.close()
