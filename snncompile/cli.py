@@ -128,6 +128,11 @@ def _root(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default: $SNNCOMPILE_DATA)")
 
 
+def _resume(verb: argparse.ArgumentParser, unit: str) -> None:
+    what = f"keep the {unit} that are done in FILE, and go on from it where there is one; a finished run removes it"
+    verb.add_argument("--resume", metavar="FILE", help=what)
+
+
 def _lowering(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-t", "--target", default="loihi", help="a name of `snncompile targets`, or ./mychip.toml")
     verb.add_argument(
@@ -186,6 +191,7 @@ def _export(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("model", help="a checkpoint, a .nir, or a network.net of lava-dl")
     _lowering(verb)
     verb.add_argument("-o", "--output", required=True, metavar="DIR", help="where the bundle goes")
+    _resume(verb, "rungs of the proof")
     verb.add_argument("--no-verify", action="store_true", help="write the bundle unproven; its manifest says so")
     _device(verb)
     verb.add_argument("--float", action="store_true", dest="reals", help="ONNX: the folded network in float32")
@@ -217,6 +223,7 @@ def _simulate(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("--trace", metavar="FILE", help=what)
     what = "share the samples out to so many processes (default: 1); the result is the same"
     verb.add_argument("-j", "--jobs", type=_jobs, default=1, metavar="N", help=what)
+    _resume(verb, "counts of samples")
 
 
 def _verify(verbs: Verbs[_Parser]) -> None:
@@ -225,6 +232,7 @@ def _verify(verbs: Verbs[_Parser]) -> None:
     verb.add_argument("artifact", nargs="+", metavar="A", help=level)
     _lowering(verb)
     _device(verb)
+    _resume(verb, "rungs of a ladder")
 
 
 def _energy(verbs: Verbs[_Parser]) -> None:
@@ -236,6 +244,7 @@ def _energy(verbs: Verbs[_Parser]) -> None:
     _lowering(verb)
     levels = ("torch", "read", "folded", "fixed", "timed", "placed")
     verb.add_argument("--level", choices=levels, help="whose spikes are counted (default: folded)")
+    _resume(verb, "counts of samples")
     _prices(verb)
     verb.add_argument(
         "--static-input", choices=("recompute", "cache"), default="recompute", help="how an unchanged input is met"

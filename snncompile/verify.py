@@ -58,30 +58,30 @@ class Ladder:
         self.integers = encoded(compiled.levels["fixed"], self.stimulus)
 
     def rungs(
-        self, *, with_lava: bool, onnx: bool = False, log: Callable[[str], None] = lambda line: None
+        self, *, with_lava: bool, onnx: bool = False, log: Callable[[str], None] = lambda line: None, first: int = 0
     ) -> Iterator[Rung]:
         """The rungs from the top, one after the other; ``with_lava`` runs the device rung, ``onnx`` runs it on
-        onnxruntime instead.
+        onnxruntime instead. ``first``: so many are left out, which were climbed before.
         """
-        if self.trained is not None:
-            yield Rung(0, "checkpoint", "torch", "", "recorded", note=f"{self.trained.samples} samples")
+        yield from (climb() for climb in self.climbs(with_lava, onnx, log)[first:])
+
+    def climbs(
+        self, with_lava: bool, onnx: bool, log: Callable[[str], None] = lambda line: None
+    ) -> list[Callable[[], Rung]]:
+        """What makes each of the ``rungs``; nothing is run before it is called."""
+        found: list[Callable[[], Rung]] = []
+        if (trained := self.trained) is not None:
+            found.append(lambda: Rung(0, "checkpoint", "torch", "", "recorded", note=f"{trained.samples} samples"))
         if self.trained is None and self.in_integers:
             note = f"the network is in integers of {self.compiled.target.name}"
-            yield Rung(3, "fixed", "integer", "", "recorded", note=note)
+            found.append(lambda: Rung(3, "fixed", "integer", "", "recorded", note=note))
         else:
-            yield self.read()
-            yield self.folded()
-            yield self.fixed()
-        yield self.timed()
-        yield self.fast()
+            found += [self.read, self.folded, self.fixed]
+        found += [self.timed, self.fast]
         if onnx:
-            yield self.on_onnxruntime()
-            return
-        yield (
-            self.device(log)
-            if with_lava
-            else Rung(6, "device", "Lava", "timed", "left out", note="no Python 3.10 with Lava (`make lava`)")
-        )
+            return [*found, self.on_onnxruntime]
+        absent = Rung(6, "device", "Lava", "timed", "left out", note="no Python 3.10 with Lava (`make lava`)")
+        return [*found, (lambda: self.device(log)) if with_lava else (lambda: absent)]
 
     @property
     def in_integers(self) -> bool:

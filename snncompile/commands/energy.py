@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import numpy as np
 
 from snncompile.commands.console import Log, log_of, result
 from snncompile.commands.energy_gate import check_options, gate
-from snncompile.commands.energy_output import check_places, write_reports
+from snncompile.commands.energy_kept import Batches, belongs
+from snncompile.commands.energy_output import OUTPUTS, check_places, write_reports
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
+from snncompile.commands.resuming import Resuming
 from snncompile.compile import encoded, shown
 from snncompile.cost_model import CostModel
 from snncompile.energy import Counter, Counts, concatenate, dense_layers
@@ -33,7 +34,7 @@ from snncompile.passes.quantise import encode
 from snncompile.report.energy_report import to_json, to_text
 from snncompile.run import reference
 from snncompile.run.cpu import Simulator
-from snncompile.run.stimulus import Given, Inputs
+from snncompile.run.stimulus import Given
 from snncompile.run.trace import Array, Trace
 from snncompile.target import Target
 from snncompile.train.progress import Progress
@@ -68,9 +69,10 @@ def run(options: argparse.Namespace) -> int:
     prices = CostModel.load(options.cost_model)
     check_places(options)
     budget, lock = check_options(options)
+    resuming = Resuming(options, log, [options.baseline, *(getattr(options, key) for key in OUTPUTS)])
     model = open_model(options.model, options)
     data = chosen_data(model, options)
-    counts, correct, what = count_model(model, data, options, log)
+    counts, correct, what = count_model(model, data, options, log, resuming)
     report = to_json(
         counts,
         prices,
@@ -78,38 +80,54 @@ def run(options: argparse.Namespace) -> int:
         level=what.level,
         ann=ann_of(model, what),
         correct=correct,
-        data={"name": data.name, "digest": data_digest(data)},
+        data={"name": data.name, "digest": data.digest},
     )
     if options.also:
         report["also"] = also(report, options.also)
     verdict = gate(report, budget, lock, options, log)
     write_reports(report, verdict, options, log)
     result(options, to_text(report), report)
+    resuming.finish()
     if verdict is not None and verdict.failures:
         raise verdict.error()
     return 0
 
 
 def count_model(
-    model: Trained | Imported | Exchanged | Bundle, data: Data, options: argparse.Namespace, log: Log
+    model: Trained | Imported | Exchanged | Bundle,
+    data: Data,
+    options: argparse.Namespace,
+    log: Log,
+    resuming: Resuming,
 ) -> tuple[Counts, list[int] | None, Counted]:
     """Counts over all data, how many samples are right after 1, 2, ... steps, and what was run."""
     what = chosen_level(model, options, log)
-    counter = what.counter(Options(options.static_input, options.zero_skip, options.multiplicity))
-    parts, found = [], []
+    counting = Options(options.static_input, options.zero_skip, options.multiplicity)
+    counter = what.counter(counting)
     judged = data.labels is not None and len(answering(what.graph)) == 1
-    with Progress(len(data.x)) as progress:
-        for first, stimulus, trace in runs(what, data):
-            parts.append(counter.count(stimulus, trace))
-            if judged:
-                found.append(answers_by_steps(what.graph, trace))
-            if not options.quiet:
-                progress.update(first + len(next(iter(stimulus.values()))), "count")
+    size = len(data.x)
+    batches = Batches()
+    if kept := resuming.begin(size, "samples", lambda: belongs(what, counting, size, data.digest)):
+        if kept.done % batch_size(what) and kept.done != size:  # sums of reals depend on what is summed together
+            kept.refuse("it ends within a batch")
+        one = replace(data, x=data.x[:1])
+        batches = Batches.of(
+            kept, next(counter.count(stimulus, trace) for _, stimulus, trace in runs(what, one)), judged
+        )
+    with (
+        Progress(size, before=batches.done, shown=not options.quiet) as progress,
+        resuming.keeping(lambda: batches.kept()),
+    ):
+        for _, stimulus, trace in runs(what, data, batches.done):
+            answers = [answers_by_steps(what.graph, trace)] if judged else []
+            batches = batches.after(counter.count(stimulus, trace), answers)
+            resuming.counted()
+            progress.update(batches.done, "count")
     correct = None
     if judged and data.labels is not None:
-        right = np.concatenate(found) == data.labels[:, None]
+        right = np.concatenate(batches.answers) == data.labels[:, None]
         correct = [int(number) for number in right.sum(axis=0)]
-    return concatenate(parts), correct, what
+    return concatenate(batches.counts), correct, what
 
 
 def ann_of(model: Trained | Imported | Exchanged | Bundle, what: Counted) -> list[dict[str, Any]] | int:
@@ -120,12 +138,17 @@ def ann_of(model: Trained | Imported | Exchanged | Bundle, what: Counted) -> lis
     return layers if sum(layer["mac"] for layer in layers) == mac else mac
 
 
-def runs(what: Counted, data: Data) -> Iterator[tuple[int, dict[str, Array], Trace]]:
-    """Batches: their first sample, the network's stimulus and the trace that the level left."""
-    simulator = Simulator(what.graph, what.target) if what.target is not None else None
+def batch_size(what: Counted) -> int:
+    """How many samples are run together."""
     values = what.steps * sum(prod(op.shape) for op in what.graph.nodes.values() if isinstance(op, Input | Stateful))
-    batch = max(1, min(BATCH, BATCH_NUMBERS // values))
-    for first in range(0, len(data.x), batch):
+    return max(1, min(BATCH, BATCH_NUMBERS // values))
+
+
+def runs(what: Counted, data: Data, begin: int = 0) -> Iterator[tuple[int, dict[str, Array], Trace]]:
+    """Batches from ``begin`` on: their first sample, the network's stimulus and the trace that the level left."""
+    simulator = Simulator(what.graph, what.target) if what.target is not None else None
+    batch = batch_size(what)
+    for first in range(begin, len(data.x), batch):
         x = data.x[first : first + batch]
         stimulus = shown(what.network, x, what.steps)
         reals = {name: _in_reals(values) for name, values in stimulus.items()}
@@ -161,17 +184,6 @@ def answers_by_steps(graph: Graph, trace: Trace) -> Array:
     assert isinstance(op, Readout)
     values = op.summed(trace.potentials[name])
     return np.asarray(values.reshape(*values.shape[:2], -1).argmax(axis=2))
-
-
-def data_digest(data: Data) -> str:
-    """SHA-256 of the inputs as the network sees them, and of their labels."""
-    content = hashlib.sha256()
-    given = data.x.arrays if isinstance(data.x, Inputs) else {"x": data.x}
-    arrays: Mapping[str, Array | None] = {**given, "labels": data.labels}
-    for key, array in arrays.items():
-        if array is not None:
-            content.update(f"{key} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return content.hexdigest()
 
 
 def chosen_level(model: Trained | Imported | Exchanged | Bundle, options: argparse.Namespace, log: Log) -> Counted:

@@ -17,6 +17,7 @@ from snncompile.commands.console import log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model, source_of
+from snncompile.commands.resuming import Resuming
 from snncompile.commands.verify import climb, device_of, rung_rows
 from snncompile.compile import Compiled
 from snncompile.energy import dense_macs
@@ -36,9 +37,13 @@ from snncompile.target import Target
 
 def run(options: argparse.Namespace) -> int:
     """Export; nothing is written where a level does not hold."""
+    if options.resume and (options.target == "nir" or options.reals or options.no_verify):
+        what = "--resume belongs to the ladder of a machine"
+        raise ReadError(what, where=options.resume, remedy="leave it out: this takes no long proof")
     if options.target == "nir":
         return export_nir.run(options)
     log = log_of(options)
+    resuming = Resuming(options, log)
     out = Path(options.output)
     if options.soft_reset or options.nir_profile != "canonical":
         raise ReadError("--nir-profile and --soft-reset belong to NIR", where=options.target, remedy="--target nir")
@@ -61,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if options.no_verify:
         compiled = model.lowered(options, log)
     else:
-        compiled, rungs = climb(model, data, options, log)
+        compiled, rungs = climb(model, data, options, log, resuming)
     with bundle.writing(out, force=options.force) as folder:
         save(compiled.program, folder)
         (folder / "network").mkdir()
@@ -80,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if not rungs:
         text += "\nNOT VERIFIED (--no-verify)"
     result(options, text, {"bundle": str(out), "rungs": rungs, "verified": bool(rungs)})
+    resuming.finish()
     return 0
 
 

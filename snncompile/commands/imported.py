@@ -5,6 +5,8 @@ them.
 from __future__ import annotations
 
 import argparse
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +41,17 @@ class Data:
     x: Given
     labels: Array | None
     classes: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the inputs as the network sees them, and of their labels."""
+        content = hashlib.sha256()
+        given = self.x.arrays if isinstance(self.x, Inputs) else {"x": self.x}
+        arrays: Mapping[str, Array | None] = {**given, "labels": self.labels}
+        for key, array in arrays.items():
+            if array is not None:
+                content.update(f"{key} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
 
 
 class Imported:

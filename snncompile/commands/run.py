@@ -115,12 +115,11 @@ def _in_reals(model: Bundle, data: Data, options: argparse.Namespace) -> tuple[G
         batch = 1  # populations that are drawn digit by digit have many nodes
 
     def parts() -> Iterator[Trace]:
-        with Progress(len(data.x)) as progress:
+        with Progress(len(data.x), shown=not options.quiet) as progress:
             for first in range(0, len(data.x), batch):
                 given = {name: np.asarray(x[first : first + batch], np.float64) for name, x in stimulus.items()}
                 part = reference.run(made.graph, encoded(found.graph, given) if in_integers else given)
-                if not options.quiet:
-                    progress.update(first + part.samples, "run in reals")
+                progress.update(first + part.samples, "run in reals")
                 yield made.populations(part, found.graph) if made.drawn else part
 
     return found.graph, parts()
@@ -136,11 +135,10 @@ def _on_onnxruntime(model: Bundle, data: Data, options: argparse.Namespace) -> t
 
     def parts() -> Iterator[Trace]:
         done = 0
-        with Progress(len(data.x)) as progress:
+        with Progress(len(data.x), shown=not options.quiet) as progress:
             for part in onnxruntime.batches(made, told, stimulus, potentials=bool(options.trace)):
                 done += part.samples
-                if not options.quiet:
-                    progress.update(done, "run on onnxruntime")
+                progress.update(done, "run on onnxruntime")
                 yield merged(program.graph, part)
 
     return program.graph, parts()

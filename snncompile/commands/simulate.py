@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snncompile.commands.console import Log, check_place, log_of, result
+from snncompile.commands.console import check_place, log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Imported, by_batches
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
+from snncompile.commands.resuming import Resuming
+from snncompile.commands.tally import Tally, belongs
 from snncompile.commands.traces import save_trace
 from snncompile.compile import shown
 from snncompile.errors import ReadError
@@ -31,7 +31,6 @@ from snncompile.train.encoders import draws
 from snncompile.train.progress import Progress
 from snncompile.train.set_batches import nir_batches, set_batches
 from snncompile.train.streamed import streamed
-from snncompile.verify import all_answers
 
 if TYPE_CHECKING:
     from snncompile.commands.imported import Batches
@@ -44,8 +43,11 @@ def run(options: argparse.Namespace) -> int:
     log = log_of(options)
     if options.trace:
         check_place(Path(options.trace))
-    if options.trace and options.jobs > 1:
-        raise ReadError("--trace and --jobs exclude each other", where=options.trace, remedy="leave one of them out")
+    for name, given in (("--jobs", options.jobs > 1), ("--resume", options.resume)):
+        if options.trace and given:
+            what = f"--trace and {name} exclude each other"
+            raise ReadError(what, where=options.trace, remedy="leave one of them out")
+    resuming = Resuming(options, log)
     model = open_model(options.model, options)
     x, labels, name_of_data = _samples(model, options)
     if isinstance(model, Bundle):
@@ -62,36 +64,32 @@ def run(options: argparse.Namespace) -> int:
         if isinstance(op, Resonator) or (isinstance(op, SigmaDelta) and op.kind != "sigma")
     }
     readouts, neurons = answering(graph), wholes(graph) | others
-    counts = dict.fromkeys(neurons, 0)
-    operations: list[dict[str, int] | None] = []
     engines: set[str] = set()
-    found: list[dict[str, Array]] = []
     kept: list[Trace] = []
-    start, done = time.monotonic(), 0
-    work = Shards(graph, target, steps, None if options.trace else readouts, reals=True)
+    found = resuming.begin(len(x), "samples", lambda: belongs(program, target, len(x)))
+    tally = Tally.of(found, x, graph, neurons, options) if found else Tally(dict.fromkeys(neurons, 0))
+    start, first = time.monotonic(), tally.done
+    work = Shards(graph, target, steps, None if options.trace else readouts, reals=True, digests=resuming.asked)
     threads = max(1, chosen_threads(None) // options.jobs)
-    with Progress(len(x)) as progress, _left(log, len(x), lambda: done):
-        for part in work.here(x) if options.jobs == 1 else work.over(x, options.jobs, threads=threads):
+    with Progress(len(x), before=first, shown=not options.quiet) as progress, resuming.keeping(lambda: tally.kept()):
+        alone = options.jobs == 1
+        for part in work.here(x, first) if alone else work.over(x, options.jobs, threads=threads, first=first):
             trace = merged(graph, part.trace)
             if part.engine not in engines:  # said once, and again where other values need another
                 engines.add(part.engine)
                 log(f"runs on {part.engine}")
-            for name, spikes in trace.meta["spikes"].items():
-                counts[name] += spikes
-            operations.append(trace.meta.get("operations"))
-            found.append(all_answers(graph, trace))
+            tally = tally.after(graph, part, trace)
             if options.trace:
                 kept.append(trace)
-            done += part.samples
-            if not options.quiet:
-                progress.update(done, f"simulate {target.name}")
+            resuming.counted()
+            progress.update(tally.done, f"simulate {target.name}")
     seconds = time.monotonic() - start
     if options.trace:
         dt = model.found.dt if isinstance(model, Exchanged) else None
         assert isinstance(x, np.ndarray | Inputs)  # nothing is traced batch by batch
         save_trace(Path(options.trace), joined(kept), dt, shown(graph, x, steps))
-    samples = len(x)
-    log(f"{samples} samples in {seconds:.1f} s, {samples / seconds:.0f} a second")
+    samples, counts = len(x), tally.spikes
+    log(f"{samples - first} samples in {seconds:.1f} s, {(samples - first) / seconds:.0f} a second")
     rows, rates = [], {}
     for name, shape in neurons.items():
         rates[name] = counts[name] / (samples * steps * int(np.prod(shape)))
@@ -105,12 +103,10 @@ def run(options: argparse.Namespace) -> int:
         "spikes": counts,
         "rates": rates,
     }
-    known = [part for part in operations if part is not None]
-    if len(known) == len(operations):
-        each = {name: sum(part[name] for part in known) for name in known[0]}
-        summary["operations"] = each
-        text += f"\n{sum(each.values()):,} synaptic operations"
-    classes = {name: np.concatenate([part[name] for part in found]) for name in answering(graph)}
+    if tally.operations is not None:
+        summary["operations"] = tally.operations
+        text += f"\n{sum(tally.operations.values()):,} synaptic operations"
+    classes = {name: tally.answers_of(name) for name in readouts}
     if len(classes) > 1:
         summary["answers"] = {name: each.tolist() for name, each in classes.items()}
     elif classes:
@@ -121,18 +117,8 @@ def run(options: argparse.Namespace) -> int:
             summary["accuracy"] = right / samples
             text += f"\naccuracy {right / samples:.2%} ({right} of {samples})"
     result(options, text, summary)
+    resuming.finish()
     return 0
-
-
-@contextmanager
-def _left(log: Log, samples: int, done: Callable[[], int]) -> Iterator[None]:
-    """Say how far it was, where it is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        left = f"{samples - done():,} are left; a run begins at the first"
-        log(f"{done():,} of {samples:,} samples were simulated, {left}")
-        raise
 
 
 def _samples(model: Opened, options: argparse.Namespace) -> tuple[Given | Batches, Array | None, str]:

@@ -12,6 +12,7 @@ from snncompile.commands.console import Log, log_of, result
 from snncompile.commands.exchanged import Exchanged
 from snncompile.commands.imported import Data, Imported
 from snncompile.commands.opening import Bundle, Trained, chosen_data, open_model
+from snncompile.commands.resuming import Kept, Resuming
 from snncompile.commands.traces import is_trace, load_trace
 from snncompile.errors import Disagreement, ReadError
 from snncompile.report.table import table
@@ -83,49 +84,46 @@ def rung_rows(rungs: list[dict[str, Any]]) -> str:
 
 
 def climb(
-    model: Trained | Imported | Exchanged, data: Data, options: argparse.Namespace, log: Log
+    model: Trained | Imported | Exchanged, data: Data, options: argparse.Namespace, log: Log, resuming: Resuming
 ) -> tuple[Compiled, list[dict[str, Any]]]:
     """Lower a checkpoint and climb the ladder; the compiled network and the rungs. Raises ``Disagreement``."""
+    from snncompile.commands.rungs_kept import belongs, kept_rungs, plain
     from snncompile.verify import LISTED, Ladder
 
     compiled = model.lowered(options, log)
     ladder = Ladder(compiled, data.x, data.labels, model.record(data.x))
-    rungs: list[dict[str, Any]] = []
     on_onnx = device_of(options, compiled.target) == "onnx"
-    for rung in ladder.rungs(with_lava=not on_onnx and lava_wanted(log), onnx=on_onnx, log=log):
-        log(f"rung {rung.number} {rung.level}: {rung.verdict}")
-        for flip in rung.flips[:LISTED]:
-            log(f"  {flip}")
-        rungs.append(
-            {
-                "rung": rung.number,
-                "level": rung.level,
-                "run_by": rung.run_by,
-                "against": rung.against,
-                "verdict": rung.verdict,
-                "compared": rung.compared,
-                "different": rung.different,
-                "note": rung.note,
-                "flips": [str(flip) for flip in rung.flips],
-                "distance": dict(rung.distance or {}),
-                **({"rate_error": dict(rung.rate_error)} if rung.rate_error is not None else {}),
-            }
-        )
-        if not rung.holds:  # the ladder up to here is the result; the error says the rest
-            result(options, rung_rows(rungs), {"data": data.name, "samples": len(data.x), "rungs": rungs})
-        rung.demand()
-    return compiled, rungs
+    with_lava = not on_onnx and lava_wanted(log)
+    total, device = len(ladder.climbs(with_lava, on_onnx)), "onnxruntime" if on_onnx else "Lava" if with_lava else ""
+    kept = resuming.begin(total, "rungs", lambda: belongs(compiled, data, device))
+    rungs: tuple[dict[str, Any], ...] = kept_rungs(kept) if kept else ()
+    with resuming.keeping(lambda: Kept(len(rungs), {"rungs": list(rungs)})):
+        for rung in ladder.rungs(with_lava=with_lava, onnx=on_onnx, log=log, first=len(rungs)):
+            log(f"rung {rung.number} {rung.level}: {rung.verdict}")
+            for flip in rung.flips[:LISTED]:
+                log(f"  {flip}")
+            if not rung.holds:  # the ladder up to here is the result; the error says the rest
+                found = [*rungs, plain(rung)]
+                result(options, rung_rows(found), {"data": data.name, "samples": len(data.x), "rungs": found})
+                resuming.finish()
+            rung.demand()
+            rungs = (*rungs, plain(rung))
+            resuming.counted()
+    return compiled, list(rungs)
 
 
 def _ladder(options: argparse.Namespace) -> int:
+    log = log_of(options)
+    resuming = Resuming(options, log)
     model = open_model(options.artifact[0], options)
     if isinstance(model, Bundle):
         device = model.manifest.get("device", "lava")
         options.artifact = [f"{options.artifact[0]}@cpu", f"{options.artifact[0]}@{device}"]
         return _compare(options)
     data = chosen_data(model, options)
-    _, rungs = climb(model, data, options, log_of(options))
+    _, rungs = climb(model, data, options, log, resuming)
     result(options, rung_rows(rungs), {"data": data.name, "samples": len(data.x), "rungs": rungs})
+    resuming.finish()
     return 0
 
 
@@ -134,6 +132,10 @@ def _compare(options: argparse.Namespace) -> int:
     from snncompile.rungs import explain
 
     log = log_of(options)
+    if options.resume:
+        why = "two artifacts are compared in one piece"
+        remedy = "leave it out; `snncompile simulate --trace` and `snncompile run --trace` keep what each of them does"
+        raise ReadError("--resume belongs to the ladder of one model", where="verify", why=why, remedy=remedy)
     one, other = (_played(artifact, options, log) for artifact in options.artifact)
     log("comparing " + " with ".join(options.artifact))
     left, right = one.trace, other.trace

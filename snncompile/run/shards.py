@@ -6,8 +6,10 @@ their spikes and operations counted, and put together they are one run.
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,18 +49,20 @@ class Pool(Protocol):
 @dataclass(frozen=True)
 class Part:
     """Some consecutive samples, how many, and their trace: of what is kept, with the counts of everything; and the
-    ``engine`` that ran them.
+    ``engine`` that ran them. ``digests``: of the samples, as ``digests_of`` has them, where they are asked for.
     """
 
     samples: int
     trace: Trace
     engine: str
+    digests: bytes = b""
 
 
 @dataclass(frozen=True)
 class Shards:
     """A graph on a target, samples of so many steps: ``Shards.of(program)``. ``keep``: populations that are traced
-    (None: all). ``reals``: integers are reals as well, and not what the inputs receive.
+    (None: all). ``reals``: integers are reals as well, and not what the inputs receive. ``digests``: parts say which
+    samples they are of.
     """
 
     graph: Graph
@@ -66,6 +70,7 @@ class Shards:
     steps: int
     keep: Collection[str] | None = ()
     reals: bool = False
+    digests: bool = False
 
     @classmethod
     def of(cls, program: Program, target: Target | None = None, keep: Collection[str] | None = ()) -> Shards:
@@ -83,7 +88,7 @@ class Shards:
                 trace = simulator.run(encoded(self.graph, shown(self.graph, part, self.steps)), self.keep)
             else:
                 trace = simulator(part, self.keep)
-            yield Part(len(part), trace, simulator.engine)
+            yield Part(len(part), trace, simulator.engine, digests_of(part) if self.digests else b"")
 
     def over(
         self,
@@ -113,6 +118,24 @@ class Shards:
         return self, x, first, last, threads
 
 
+def digests_of(x: Given) -> bytes:
+    """The SHA-256 of every sample, 32 bytes each: of the values, types and shapes of what is shown."""
+    arrays = x.arrays if isinstance(x, Inputs) else {"": x}
+    said = [f"{name} {array.dtype.str} {array.shape[1:]} ".encode() for name, array in arrays.items()]
+    found = []
+    for sample in range(len(x)):
+        content = hashlib.sha256()
+        for head, array in zip(said, arrays.values(), strict=True):
+            content.update(head + np.ascontiguousarray(array[sample]).tobytes())
+        found.append(content.digest())
+    return b"".join(found)
+
+
+def digests_before(x: Given | Source, last: int) -> Iterator[bytes]:
+    """``digests_of`` samples [0, last), a batch at a time."""
+    return map(digests_of, _batches(x, 0, last))
+
+
 def _batches(x: Given | Source, first: int, last: int) -> Iterator[Given]:
     if not isinstance(x, np.ndarray | Inputs):
         yield from x.batches(first, last, BATCH)
@@ -125,7 +148,8 @@ def _shard(shards: Shards, x: Given | Source, first: int, last: int, threads: in
     """Samples [first, last) as one part; runs wherever there is room."""
     say_nothing()
     parts = list(shards.here(x, first, last, threads))
-    return Part(last - first, joined([part.trace for part in parts]), parts[-1].engine)
+    said = b"".join(part.digests for part in parts)
+    return Part(last - first, joined([part.trace for part in parts]), parts[-1].engine, said)
 
 
 def _by(pool: Pool, calls: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Part]:
@@ -153,4 +177,12 @@ def _by_joblib(calls: Iterator[tuple[Any, ...]], jobs: int) -> Iterator[Part]:
         parallel = Parallel(n_jobs=jobs, return_as="generator", pre_dispatch=f"{AHEAD}*n_jobs")
     except ValueError:  # a backend that hands over nothing before everything is done
         parallel = Parallel(n_jobs=jobs)
-    yield from parallel(delayed(_shard)(*call) for call in calls)
+    found = parallel(delayed(_shard)(*call) for call in calls)
+    try:
+        for part in found:  # noqa: UP028  (``yield from`` would close it before what is below)
+            yield part
+    finally:
+        if isinstance(found, Generator):  # nobody wants the rest; that it is called off needs no warning
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found.close()

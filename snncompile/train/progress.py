@@ -1,4 +1,4 @@
-"""A line on stderr that says how far the training is; nothing where stderr is no terminal."""
+"""A line on stderr that says how far the work is; nothing where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import TextIO
 class Progress:
     """Redraws one line, five times a second at most.
 
-    ``later`` more are to come after these ``total``: they count for the time left, not for the bar. Leaving the
-    ``with`` block takes the line away, so that something else can be printed. With ``shown`` false nothing is drawn.
+    ``later`` more are to come after these ``total``: they count for the time left, not for the bar; ``before`` were
+    done before, in no time. Leaving the ``with`` block takes the line away, so that something else can be printed. With
+    ``shown`` false nothing is drawn.
     """
 
-    def __init__(self, total: int, later: int = 0, stream: TextIO | None = None, *, shown: bool = True) -> None:
-        self.total, self.later, self.stream = total, later, stream or sys.stderr
+    def __init__(
+        self, total: int, later: int = 0, stream: TextIO | None = None, before: int = 0, *, shown: bool = True
+    ) -> None:
+        self.total, self.later, self.stream, self.before = total, later, stream or sys.stderr, before
         self.shown = shown and self.stream is not None and self.stream.isatty()  # None: it was closed before we came
         self.start = self.last = time.monotonic()
 
@@ -27,7 +30,7 @@ class Progress:
         if not self.shown or (now - self.last < 0.2 and done < self.total):
             return
         self.last = now
-        left = (now - self.start) / max(done, 1) * (self.total - done + self.later)
+        left = (now - self.start) / max(done - self.before, 1) * (self.total - done + self.later)
         bar = ("#" * (24 * done // self.total)).ljust(24, ".")
         told = f"{done}/{self.total}, {_clock(left)} left"
         line, columns = f"{text}  [{bar}] {told}", self._columns()

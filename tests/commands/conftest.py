@@ -16,6 +16,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("saved") / "tiny.pt")
 
 
+@pytest.fixture(scope="session")
+def bundled(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The saved network as a bundle: nothing has to be lowered before it is simulated."""
+    out = tmp_path_factory.mktemp("bundle") / "out"
+    assert main(["export", str(saved), "-o", str(out), "--no-verify", "-q"]) == 0
+    return out
+
+
 @pytest.fixture(autouse=True)
 def _without_lava(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lava is started only where a test says so."""

@@ -178,7 +178,9 @@ def test_an_interrupt_ends_it(
     said = capfd.readouterr()
     assert said.out == ""
     *_, left, last = said.err.splitlines()
-    assert left == f"10 of {SAMPLES} samples were simulated, {SAMPLES - 10} are left; a run begins at the first"
+    assert left.startswith(
+        f"10 of {SAMPLES} samples were done, {SAMPLES - 10} are left; a run begins at the first, with --resume"
+    )
     assert "interrupted; nothing was left half written" in last
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -24,7 +24,8 @@ from snncompile.ir.signals import Fixed
 from snncompile.ir.store import Program
 from snncompile.run import cpu, shards
 from snncompile.run.cpu import Simulator
-from snncompile.run.shards import Part, Pool, Shards
+from snncompile.run.shards import Part, Pool, Shards, digests_before, digests_of
+from snncompile.run.stimulus import Inputs
 from snncompile.run.trace import Trace, joined
 
 number = FixedPoint.number
@@ -147,6 +148,36 @@ def test_a_run_goes_on_where_it_was_left(done: int) -> None:
     work, x, expected = Shards.of(program(), keep=KEPT), Drawn(50), Simulator(program())(samples(50))
     for rest in (work.here(x, done), work.over(x, 2, Counting(), first=done)):
         equal(together(chain(work.here(x, 0, done), rest)), expected)
+
+
+@given(st.integers(1, 30), st.integers(0, 29), st.integers(1, 9))
+def test_parts_say_which_samples_they_are_of(count: int, first: int, batch: int) -> None:
+    """A digest a sample, whatever the cut, and whether they are read or at hand; another for another sample."""
+    work, first = replace(Shards.of(program(), keep=KEPT), digests=True), min(first, count - 1)
+    every = digests_of(samples(count))
+    assert len({every[at : at + 32] for at in range(0, len(every), 32)}) == len(np.unique(samples(count), axis=0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "BATCH", batch)
+        for x in (samples(count), Drawn(count)):
+            for parts in (work.here(x, first), work.over(x, 2, Counting(), first=first)):
+                assert b"".join(part.digests for part in parts) == every[32 * first :]
+            assert b"".join(digests_before(x, first)) == every[: 32 * first]
+    assert {part.digests for part in Shards.of(program()).here(samples(count))} == {b""}
+
+
+def test_digests_tell_values_types_shapes_and_inputs_apart() -> None:
+    x = np.arange(12, dtype=np.int32).reshape(2, 6)
+    alike = [
+        x,
+        x + 1,
+        x.astype(np.int64),
+        x.reshape(2, 2, 3),
+        Inputs({"a": x}),
+        Inputs({"b": x}),
+        Inputs({"a": x, "b": x}),
+    ]
+    assert len({digests_of(each) for each in alike}) == len(alike)
+    assert digests_of(np.asfortranarray(x)) == digests_of(x)
 
 
 def test_without_kernels_nobody_but_who_shares_out_says_so(

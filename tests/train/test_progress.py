@@ -26,6 +26,16 @@ def test_on_a_terminal() -> None:
     assert stream.getvalue() == "\r\x1b[2Kepoch 1/2  [############............] 2/4, 3:00 left\r\x1b[2K"
 
 
+def test_what_was_done_before_took_no_time() -> None:
+    stream = Terminal()
+    with Progress(40, stream=stream, before=20) as progress:
+        progress.start -= 60
+        progress.last -= 60
+        progress.update(30, "count")
+    # ten took 60 s, and so will ten more
+    assert "[##################......] 30/40, 1:00 left" in stream.getvalue()
+
+
 def test_nothing_elsewhere() -> None:
     stream = io.StringIO()
     with Progress(4, stream=stream) as progress:
