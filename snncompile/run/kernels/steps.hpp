@@ -280,7 +280,7 @@ void step_tiles(const snn::Network &network, const snn::Population &population, 
         for (int sample = first; sample < last; ++sample) {
             if (sample + snn::most_added < piece.samples)
                 call_for_masks(network, population, piece, sample + snn::most_added);
-            for (size_t line = 0; line < padded; line += 16)  // and its state
+            for (size_t line = 0; line < padded; line += 16)  // its state, which its neurons read next
                 __builtin_prefetch(static_cast<const int32_t *>(piece.potential) + sample * padded + line);
             if (sample + 1 < last && from[sample + 1 - first].count) call_for(from[sample + 1 - first], 0);
             add_events<TILE>(population, piece, from[sample - first], piece.sums + (sample - first) * padded);
