@@ -106,10 +106,15 @@ def _shown(drawn: Drawn, samples: int, steps: int) -> dict[str, Any]:
 
 
 def _medians(rounds: int, *runs: Callable[[], Any]) -> list[Seconds]:
-    """(CPU, wall) seconds of each, in turns, after one turn that does not count."""
-    for run in runs:
+    """(CPU, wall) seconds of each, in turns; before it is timed each runs once for itself, since who comes behind torch
+    finds the caches full of its numbers.
+    """
+
+    def warm(run: Callable[[], Any]) -> Seconds:
         run()
-    turns = [[timed(run) for run in runs] for _ in range(rounds)]
+        return timed(run)
+
+    turns = [[warm(run) for run in runs] for _ in range(rounds)]
     return [
         (statistics.median(cpu for cpu, _ in each), statistics.median(wall for _, wall in each))
         for each in zip(*turns, strict=True)

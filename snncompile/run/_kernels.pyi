@@ -11,6 +11,7 @@ class Engine:
     block: int
     widest: int
     products: float
+    visit: float
     multiplied: int
     features: int
     def __init__(self, kernels: str) -> None: ...
@@ -52,4 +53,5 @@ class Engine:
         batch: int,
         threads: int,
     ) -> None: ...
+    def cost(self, population: int, samples: int, steps: int) -> tuple[float, float, float]: ...
     def operations(self, population: int, connection: int) -> int: ...

@@ -29,6 +29,7 @@ Engine::Engine(const std::string &kernels) : kernels_(nullptr) {
         if (kernels == known->name) kernels_ = known;
     if (!kernels_) throw std::invalid_argument("this processor has no kernels " + kernels);
     products = kernels_->products;
+    visit = kernels_->visit;
 }
 
 int Engine::signal(int height, int width, int channels) {

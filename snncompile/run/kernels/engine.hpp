@@ -85,6 +85,12 @@ struct Worker {
     }
 };
 
+// What a population's sums cost: products that are made of counts and weights (0: they cannot be), or weights that events
+// add, and tiles of a pixel and step that they are brought to.
+struct Cost {
+    double made = 0, added = 0, visits = 0;
+};
+
 // Samples that take their steps together.
 struct Group {
     int sample, samples;
@@ -117,6 +123,7 @@ class Engine {
     int block() const { return kernels_->block; }
     int widest() const { return kernels_->widest; }
     int features() const;  // populations that take their steps as such
+    Cost cost(int population, int samples, int steps) const;
 
     // Samples [0, samples) of the given inputs, ``batch`` at a time; ``pause`` is called every now and then and may throw.
     void run(const std::vector<Given> &given, const std::vector<Kept> &kept, int samples, int steps, int machine_steps,
@@ -127,6 +134,7 @@ class Engine {
     std::vector<int> first_connection;             // of a population, among all
 
     double products;            // as Kernels; 0: none are multiplied out, infinity: all that may
+    double visit;               // as Kernels
     int64_t multiplied = 0;     // pieces that were, in the last run
 
   private:

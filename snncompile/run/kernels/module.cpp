@@ -145,8 +145,17 @@ NB_MODULE(_kernels, m) {
              nb::arg("machine_steps"), nb::arg("stepwise"), nb::arg("batch"), nb::arg("threads"))
         .def_prop_ro("fired", [](const snn::Engine &engine) { return engine.fired; })
         .def_rw("products", &snn::Engine::products, "Products in the time of one weight of an event; 0 and infinity decide.")
+        .def_ro("visit", &snn::Engine::visit, "Weights of events added in the time that coming to a tile takes.")
         .def_ro("multiplied", &snn::Engine::multiplied, "Populations (and steps) that were multiplied out in the last run.")
         .def_prop_ro("features", &snn::Engine::features, "Populations that took their steps as features in the last run.")
+        .def(
+            "cost",
+            [](const snn::Engine &engine, int population, int samples, int steps) {
+                const snn::Cost found = engine.cost(population, samples, steps);
+                return std::make_tuple(found.made, found.added, found.visits);
+            },
+            nb::arg("population"), nb::arg("samples"), nb::arg("steps"),
+            "Products, weights added and visits to tiles that so many samples and steps are expected to take.")
         .def("operations", [](const snn::Engine &engine, int population, int connection) {
             return engine.operations.at(static_cast<size_t>(engine.first_connection.at(population) + connection));
         });

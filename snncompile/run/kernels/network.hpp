@@ -232,6 +232,7 @@ struct Kernels {
     void (*step)(const Network &, Piece &);  // of a population of features
     bool whole_blocks;           // multiplied, though not all of their columns are used
     double products;             // multiplied in the time that adding one weight of one event takes
+    double visit;                // of events to a tile of one pixel and step, in weights added (benchmarks/crossover.py)
 };
 
 // Channels whose products are made, and whose neurons step, together; and the room for so many rows of sums.

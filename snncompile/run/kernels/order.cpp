@@ -7,7 +7,6 @@ namespace {
 
 constexpr size_t most_sums = 1 << 17;         // bytes of the sums of one piece
 constexpr int longest = 1 << 15;              // pixels and steps of a piece: an interrupt waits for no more
-constexpr double fixed_cost = 3000;           // of a tile of one pixel and step, in weights added
 constexpr double features_cost = 0.75;        // of one weight added to features, which have no pixels to look up
 
 // Connections that meet in one tile.
@@ -24,32 +23,36 @@ int most_connections(const Population &population, const std::vector<Connection>
 
 }  // namespace
 
-// Whether all that arrives is multiplied out: where that takes fewer instructions than the events are expected to, from the
-// share of neurons seen to fire so far. What is chosen changes no result.
-bool Engine::multiplies(int index, int samples, int steps) const {
+// What either way takes to bring so many samples and steps to a population, from the share of neurons seen to fire so far.
+Cost Engine::cost(int index, int samples, int steps) const {
     const Population &population = populations_[index];
     const Signal &target = signals_[population.signal];
     const int tile = matrix_tile(population);
     const double places = static_cast<double>(samples) * steps * target.pixels();
-    double made = 0, added = 0;
-    bool any = false;
+    Cost found;
     for (const Connection &way : connections_[index]) {
         if (way.form == Form::one_to_one && signals_[way.source].masks) continue;
-        if (!has_matrix(way)) return false;
-        any = true;
+        if (!has_matrix(way)) return {};
         const int channels = (divided_up(way.lane + way.lanes, tile) - way.lane / tile) * tile;
         const Matrix &matrix = way.matrix;
         const double rows = divided_up(samples * steps * matrix.rows, 16) * 16.0 * target.height;
-        made += rows * (kernels_->whole_blocks ? matrix.count * 64 : matrix.columns) * channels;
+        found.made += rows * (kernels_->whole_blocks ? matrix.count * 64 : matrix.columns) * channels;
         const Pool &pool = events_[way.events].pool;
         const double window = static_cast<double>(way.kernel_y) * way.kernel_x * way.channels;
         const double spikes = static_cast<double>(__atomic_load_n(&spikes_[way.source], __ATOMIC_RELAXED));
         const double seen = static_cast<double>(__atomic_load_n(&places_[way.source], __ATOMIC_RELAXED)) + 1e-9;
-        const double fired = spikes / seen * pool.kernel_y * pool.kernel_x;
-        added += places * (fired * window * way.tiles * population.tile + fixed_cost * way.tiles) *
-                 (population.features ? features_cost : 1);
+        const double fired = spikes / seen * pool.kernel_y * pool.kernel_x, each = population.features ? features_cost : 1;
+        found.added += each * places * fired * window * way.tiles * population.tile;
+        found.visits += each * places * way.tiles;
     }
-    return any && most_connections(population, connections_[index]) <= most_terms && made < added * products;
+    if (most_connections(population, connections_[index]) > most_terms) return {};
+    return found;
+}
+
+// Whether all that arrives is multiplied out: where that is expected to take less time. What is chosen changes no result.
+bool Engine::multiplies(int index, int samples, int steps) const {
+    const Cost found = cost(index, samples, steps);
+    return found.made > 0 && found.made < (found.added + visit * found.visits) * products;
 }
 
 // Layer after layer. Where there are samples enough every worker takes its own through all layers, and meets the others

@@ -109,48 +109,56 @@ constexpr int product_rows = SNN_BLOCK == 64 ? 8 : 2;
 typedef int32_t Sums __attribute__((vector_size(SNN_BLOCK)));
 
 // sums[lane] += count[0] w[lane][0] + .. + count[3] w[lane][3]; counts are below 128, so that two products fit 16 bits.
-inline Sums add_products(Sums sums, uint32_t counts, const int8_t *weights) {
+inline Sums add_products(Sums sums, uint32_t counts, Sums weights) {
 #if defined(__AVX512VNNI__)
-    return (Sums)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32(static_cast<int>(counts)), load<__m512i>(weights));
+    return (Sums)_mm512_dpbusd_epi32((__m512i)sums, _mm512_set1_epi32(static_cast<int>(counts)), (__m512i)weights);
 #elif defined(__AVX512BW__)
-    const __m512i pairs = _mm512_maddubs_epi16(_mm512_set1_epi32(static_cast<int>(counts)), load<__m512i>(weights));
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_set1_epi32(static_cast<int>(counts)), (__m512i)weights);
     return sums + (Sums)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #elif defined(__AVX2__)
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(static_cast<int>(counts)), load<__m256i>(weights));
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(static_cast<int>(counts)), (__m256i)weights);
     return sums + (Sums)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
-    const Sums four = load<Sums>(weights);  // the bytes of a lane, each with its sign
-    for (int place = 0; place < 4; ++place)
-        sums += static_cast<int32_t>(counts >> (8 * place) & 255) * ((four << (24 - 8 * place)) >> 24);
+    for (int place = 0; place < 4; ++place)  // the bytes of a lane, each with its sign
+        sums += static_cast<int32_t>(counts >> (8 * place) & 255) * ((weights << (24 - 8 * place)) >> 24);
     return sums;
 #endif
 }
 
+// ``product_rows`` rows times 32 columns, over some blocks: the sums stay in registers, and weights are read once for all rows.
+__attribute__((noinline)) void product(const snn::Matrix &matrix, int first, int last, const uint8_t *from, size_t row_bytes,
+                    const int8_t *weights, int32_t *sums, int width, bool more) {
+    constexpr int vectors = 32 / lanes_32;
+    const size_t panel = static_cast<size_t>(matrix.count) * 1024, step = matrix.step_bytes;
+    Sums total[product_rows][vectors];
+    for (int one = 0; one < product_rows; ++one)
+        for (int vector = 0; vector < vectors; ++vector)
+            total[one][vector] = more ? load<Sums>(sums + one * width + vector * lanes_32) : Sums{};
+    weights += static_cast<size_t>(first) * 1024;
+    for (const snn::Block *block = matrix.blocks + first; block < matrix.blocks + last; ++block, weights += 1024) {
+        const uint8_t *at = from + block->line * row_bytes + block->bytes;
+        const int8_t *mine = weights;
+        for (const uint8_t *end = at + block->used; at < end; at += 4, mine += 64) {
+            Sums column[vectors];
+            for (int vector = 0; vector < vectors; ++vector)
+                column[vector] = in_register(load<Sums>(mine + vector * lanes_32 / 16 * panel + vector * lanes_32 % 16 * 4));
+            for (int one = 0; one < product_rows; ++one)
+                for (int vector = 0; vector < vectors; ++vector)
+                    total[one][vector] = add_products(total[one][vector], load<uint32_t>(at + one * step), column[vector]);
+        }
+    }
+    for (int one = 0; one < product_rows; ++one)
+        for (int vector = 0; vector < vectors; ++vector) store(sums + one * width + vector * lanes_32, total[one][vector]);
+}
+
 inline void products(const snn::Matrix &matrix, const uint8_t *from, size_t row_bytes, const int8_t *weights, int rows,
                      int32_t *sums, int width, bool more) {
-    constexpr int vectors = 32 / lanes_32;
-    const size_t panel = static_cast<size_t>(matrix.count) * 1024;
-    for (int row = 0; row < rows; row += product_rows) {
-        Sums total[product_rows][vectors] = {};
-        for (int one = 0; more && one < product_rows; ++one)
-            for (int vector = 0; vector < vectors; ++vector)
-                total[one][vector] = load<Sums>(sums + (row + one) * width + vector * lanes_32);
-        const int8_t *mine = weights;
-        for (const snn::Block *block = matrix.blocks; block < matrix.blocks + matrix.count; ++block, mine += 1024) {
-            const uint8_t *at = from + row * matrix.step_bytes + block->line * row_bytes + block->bytes;
-            for (int quad = 0; quad < (block->used + 3) / 4; ++quad)
-                for (int one = 0; one < product_rows; ++one)
-                    for (int vector = 0; vector < vectors; ++vector) {
-                        const int lane = vector * lanes_32;
-                        total[one][vector] = add_products(
-                            total[one][vector], load<uint32_t>(at + one * matrix.step_bytes + 4 * quad),
-                            mine + (lane / 16) * panel + quad * 64 + lane % 16 * 4);
-                    }
-        }
-        for (int one = 0; one < product_rows; ++one)
-            for (int vector = 0; vector < vectors; ++vector)
-                store(sums + (row + one) * width + vector * lanes_32, total[one][vector]);
-    }
+    // where rows are many, blocks whose weights stay in the first cache for all of them, beside the counts
+    const int together = rows > 2 * product_rows ? 12 : matrix.count;
+    for (int first = 0; first < matrix.count; first += together)
+        for (int row = 0; row < rows; row += product_rows)
+            product(matrix, first, least(matrix.count, first + together), from + row * matrix.step_bytes, row_bytes, weights,
+                    sums + static_cast<size_t>(row) * width, width, more || first);
 }
 
 #endif

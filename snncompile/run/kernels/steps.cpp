@@ -10,6 +10,7 @@ namespace {
 
 constexpr int most_together = 64;        // samples that take a step together: what the weights are read for once
 constexpr int most_shared = 32;          // the same for several threads, of which none is to wait long for the others
+constexpr int most_listed = 16;          // and without tiles: events use weights once, and state is to stay in the cache
 constexpr size_t most_state = 16 << 20;  // bytes of their state
 constexpr int soon = 8;                  // steps: an interrupt waits for no more
 
@@ -44,7 +45,7 @@ void Engine::by_steps(const std::vector<Given> &given, int first, int count, int
     size_t state = 1;
     for (const Population &population : populations_)
         state += 2 * sizeof(int64_t) * signals_[population.signal].pixels() * population.padded();
-    const int most = workers.count() == 1 ? most_together : most_shared;
+    const int most = !kernels_->whole_blocks ? most_listed : workers.count() == 1 ? most_together : most_shared;
     const int rounds = divided_up(divided_up(count, most), workers.count());  // groups of every worker
     int together = divided_up(count, rounds * workers.count());
     if (state * together > most_state) together = std::max<int>(1, static_cast<int>(most_state / state));

@@ -34,17 +34,15 @@ struct Rows {
     size_t apart;
 };
 
-template <int WIDTH, bool PLAIN, snn::Decay DECAY>
+template <int WIDTH, snn::Known KNOWN, snn::Decay DECAY>
 void step_rows(const snn::Network &network, const snn::Population &population, snn::Piece &piece, const Rows &rows) {
     const snn::Signal &target = network.signals[population.signal];
-    snn::Rules rules = population.rules;
-    if (PLAIN) {
-        rules = snn::given_that<snn::Known::plain>(rules);
-        rules.potential = DECAY;
-    }
+    constexpr bool any = KNOWN == snn::Known::nothing;
+    snn::Rules rules = snn::given_that<KNOWN>(population.rules);
+    if (!any) rules.potential = DECAY;
     rules.fraction += population.connections->shift;
-    const bool readout = !PLAIN && population.readout, counts = is_counted(network, population, piece.first);
-    const bool keeps = !PLAIN && population.potentials && counts, fresh = begins(network, population, piece.first);
+    const bool readout = any && population.readout, counts = is_counted(network, population, piece.first);
+    const bool keeps = any && population.potentials && counts, fresh = begins(network, population, piece.first);
     const size_t padded = static_cast<size_t>(population.padded());
     const auto *initial = static_cast<const int32_t *>(population.initial.data);
     alignas(SNN_BLOCK) int32_t before[WIDTH];
@@ -73,13 +71,16 @@ typedef void (*StepRows)(const snn::Network &, const snn::Population &, snn::Pie
 
 template <int WIDTH>
 StepRows rows_of(const snn::Population &population) {
-    if (population.potentials || snn::known(population.rules, population.readout) == snn::Known::nothing)
-        return step_rows<WIDTH, false, snn::Decay::keep>;
+    using snn::Decay;
+    using snn::Known;
+    const Known known = population.potentials ? Known::nothing : snn::known(population.rules, population.readout);
+    if (known == Known::nothing) return step_rows<WIDTH, Known::nothing, Decay::keep>;
+    if (known == Known::usual) return step_rows<WIDTH, Known::usual, Decay::shift>;
     switch (population.rules.potential) {
-        case snn::Decay::keep: return step_rows<WIDTH, true, snn::Decay::keep>;
-        case snn::Decay::shift: return step_rows<WIDTH, true, snn::Decay::shift>;
-        case snn::Decay::product: return step_rows<WIDTH, true, snn::Decay::product>;
-        default: return step_rows<WIDTH, true, snn::Decay::forget>;
+        case Decay::keep: return step_rows<WIDTH, Known::plain, Decay::keep>;
+        case Decay::shift: return step_rows<WIDTH, Known::plain, Decay::shift>;
+        case Decay::product: return step_rows<WIDTH, Known::plain, Decay::product>;
+        default: return step_rows<WIDTH, Known::plain, Decay::forget>;
     }
 }
 
@@ -157,22 +158,49 @@ inline uint32_t *list_arriving(const snn::Network &network, const snn::Populatio
     return list;
 }
 
-// The rows of a sample's first events are called for while those of the sample before are added.
-inline void call_for(const Arriving &from) {
-    if (!from.count) return;
-    const snn::Connection &way = *from.ways[0];
-    for (uint32_t at = 0; at < from.starts[1] && at < 8; ++at)
-        for (size_t line = 0; line < way.row_bytes; line += 64)
-            __builtin_prefetch(way.weights + from.list[at] * way.row_bytes + line);
+// The rows of the first events of a stretch are called for while those of the stretch before it are added.
+inline void call_for(const uint8_t *weights, size_t row_bytes, const uint32_t *event, const uint32_t *end) {
+    constexpr int few = 4;
+    end = end - event < few ? end : event + few;
+    for (; event < end; ++event)
+        for (size_t line = 0; line < row_bytes; line += 64) __builtin_prefetch(weights + *event * row_bytes + line);
+}
+
+inline void call_for(const Arriving &from, int at) {
+    const snn::Connection &way = *from.ways[at];
+    call_for(way.weights, way.row_bytes, from.list + from.starts[at], from.list + from.starts[at + 1]);
+}
+
+// The masks of a sample that is listed later: from sample to sample they lie too far apart for the processor to guess.
+inline void call_for_masks(const snn::Network &network, const snn::Population &population, const snn::Piece &piece,
+                           int sample) {
+    for (int index = 0; index < population.count; ++index) {
+        const snn::Connection &way = population.connections[index];
+        const snn::Signal &source = network.signals[way.source];
+        const int then = piece.first - way.delay;
+        if (then < 0 || then >= source.steps) continue;
+        const uint64_t *mask = source.mask(piece.sample + sample, then);
+        for (int word = 0; word < source.words + 7; word += 8)
+            __builtin_prefetch(mask + least(word, source.words - 1));
+    }
 }
 
 // As many 16-bit sums as a vector has, in 32 bits.
 inline void widen_all(Shorts sums, int32_t *x) {
     constexpr int half = SNN_BLOCK / 4;
+#if defined(__AVX512BW__)  // spelled out: compilers go through narrower vectors
+    const __m256i upper = _mm512_maskz_extracti64x4_epi64(0xff, (__m512i)sums, 1);
+    store(x, _mm512_maskz_cvtepi16_epi32(0xffff, _mm512_castsi512_si256((__m512i)sums)));
+    store(x + half, _mm512_maskz_cvtepi16_epi32(0xffff, upper));
+#elif defined(__AVX2__)
+    store(x, _mm256_cvtepi16_epi32(_mm256_castsi256_si128((__m256i)sums)));
+    store(x + half, _mm256_cvtepi16_epi32(_mm256_extracti128_si256((__m256i)sums, 1)));
+#else
     typedef int16_t Half __attribute__((vector_size(SNN_BLOCK / 2)));
     Half parts[2];
     store(parts, sums);
     for (int part = 0; part < 2; ++part) store(x + part * half, __builtin_convertvector(parts[part], Numbers<int32_t>));
+#endif
 }
 
 // ``add_bytes`` for at most 255 events, in ``x``: sums leave the registers once.
@@ -184,11 +212,14 @@ inline void add_few_bytes(const Span *spans, int count, const uint32_t *events, 
     for (const Span *span = spans; span < spans + count; ++span) {
         const uint32_t *event = events + starts[span->begin], *end = events + starts[span->end];
         const auto *weights = reinterpret_cast<const uint8_t *>(span->weights);
+        if (span + 1 < spans + count)
+            call_for(reinterpret_cast<const uint8_t *>(span[1].weights), row, events + starts[span[1].begin],
+                     events + starts[span[1].end]);
         summed += static_cast<uint32_t>(end - event);
         for (; event < end; ++event) {
             const uint8_t *from = weights + *event * row;
             for (int block = 0; block < BLOCKS; ++block) {
-                const Shorts words = load<Shorts>(from + block * SNN_BLOCK);
+                const Shorts words = in_register(load<Shorts>(from + block * SNN_BLOCK));
                 whole[block] += words;
                 high[block] += words >> 8;
             }
@@ -201,12 +232,19 @@ inline void add_few_bytes(const Span *spans, int count, const uint32_t *events, 
     }
 }
 
+inline bool has_bytes(const Arriving &from) {
+    for (int at = 0; at < from.count; ++at)
+        if (from.ways[at]->form != snn::Form::bytes) return false;
+    return true;
+}
+
 // What they add, in ``sums``: bytes of all connections without a pause.
 template <int TILE>
 inline void add_events(const snn::Population &population, const snn::Piece &piece, const Arriving &from, int32_t *sums) {
     for (int tile = 0; tile < population.tiles; ++tile) {
         int32_t *x = sums + tile * TILE;
-        for (int lane = 0; lane < TILE; ++lane) x[lane] = 0;
+        const bool few = TILE >= SNN_BLOCK && from.count && from.starts[from.count] <= 255 && has_bytes(from);
+        for (int lane = 0; !few && lane < TILE; ++lane) x[lane] = 0;
         for (int at = 0, next; at < from.count; at = next) {
             const snn::Form form = from.ways[at]->form;
             Span *span = piece.spans;
@@ -219,7 +257,7 @@ inline void add_events(const snn::Population &population, const snn::Piece &piec
                 add_shorts<2 * TILE / SNN_BLOCK, int32_t>(piece.spans, 1, from.list, from.starts, 0,
                                                           static_cast<uint32_t>(from.ways[next++]->flush), x);
             else if constexpr (TILE >= SNN_BLOCK) {
-                if (next - at == from.count && from.starts[next] <= 255)
+                if (few)
                     add_few_bytes<TILE / SNN_BLOCK>(piece.spans, from.count, from.list, from.starts, x);
                 else
                     add_bytes<TILE / SNN_BLOCK, int32_t>(piece.spans, next - at, from.list, from.starts, 0, x);
@@ -240,7 +278,11 @@ void step_tiles(const snn::Network &network, const snn::Population &population, 
         for (int sample = first; sample < last; ++sample)
             list = list_arriving(network, population, piece, sample, list, from[sample - first]);
         for (int sample = first; sample < last; ++sample) {
-            if (sample + 1 < last) call_for(from[sample + 1 - first]);
+            if (sample + snn::most_added < piece.samples)
+                call_for_masks(network, population, piece, sample + snn::most_added);
+            for (size_t line = 0; line < padded; line += 16)  // its state, which its neurons read next
+                __builtin_prefetch(static_cast<const int32_t *>(piece.potential) + sample * padded + line);
+            if (sample + 1 < last && from[sample + 1 - first].count) call_for(from[sample + 1 - first], 0);
             add_events<TILE>(population, piece, from[sample - first], piece.sums + (sample - first) * padded);
         }
         step(network, population, piece, {first, last, 0, population.padded(), piece.sums, padded});

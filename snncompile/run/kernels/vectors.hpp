@@ -51,7 +51,8 @@ inline void store(void *to, V value) {
 }
 
 // Read once: a compiler that meets two uses would read memory twice, and reading is what adding weights waits for.
-inline Shorts in_register(Shorts value) {
+template <class V>
+inline V in_register(V value) {
 #if defined(__AVX512F__)
     __asm__("" : "+v"(value));
 #elif defined(__AVX2__)
