@@ -7,6 +7,8 @@ import os
 import pickle
 import platform
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -181,6 +183,7 @@ def read(path: Path, form: str) -> dict[str, Any]:
     """The content of a file written by ``write`` whose format is ``form``. Raises ReadError."""
     where = str(path)
     content = loaded(path)
+    _check_bytes(path)
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(found, str) or found != form:
         raise ReadError(f"is no {form}", where=where, why=f"format is {shown(found)}")
@@ -188,6 +191,18 @@ def read(path: Path, form: str) -> dict[str, Any]:
     if type(version) is not int or version != VERSION:
         raise ReadError(f"has version {shown(version)}", where=where, why=f"this program reads {VERSION}")
     return content
+
+
+def _check_bytes(path: Path) -> None:
+    """Raise ReadError where a file's bytes are not those that were written: torch does not look at its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        why = "" if wrong is None else f"the checksum of {wrong} is not that of its bytes"
+    except (OSError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        why = str(error).strip() or type(error).__name__
+    if why:
+        raise ReadError("is damaged", where=str(path), why=why, remedy="copy it again, or train again")
 
 
 def loaded(path: Path) -> Any:

@@ -85,6 +85,16 @@ def test_truncated(saved: Path, length: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_weight_that_is_not_as_it_was_written(saved: Path) -> None:
+    """Another number, as good as any: only the checksum knows."""
+    whole = bytearray(saved.read_bytes())
+    bias = load_checkpoint(saved).weights["modules_of.fc1.bias"].numpy().tobytes()
+    whole[whole.index(bias) + 1] ^= 1
+    saved.write_bytes(whole)
+    with pytest.raises(ReadError, match=r"is damaged .*the checksum of .* is not that of its bytes"):
+        load_checkpoint(saved)
+
+
 class _Hostile:
     def __init__(self, victim: Path) -> None:
         self.victim = victim
