@@ -315,7 +315,14 @@ def _of_two_words(words: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one verb; returns the exit code, unless this is one of several processes: then it ends here."""
+    code = _code(argv)
+    if (processes := sys.modules.get("snncompile.train.processes")) is not None:
+        processes.end(code)
+    return code
+
+
+def _code(argv: Sequence[str] | None) -> int:
     prepare_streams()
     options = parser().parse_args(_of_two_words(sys.argv[1:] if argv is None else argv))
     _escape_what_cannot_be_shown()

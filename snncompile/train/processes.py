@@ -15,8 +15,11 @@ repeated. ``torchrun`` starts the processes and says who is who (RANK, WORLD_SIZ
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,6 +31,7 @@ from torch.nn import parallel
 from snncompile.errors import ReadError, ToolError
 
 CPU = torch.device("cpu")
+_met: list[int] = []  # how many processes this one has met, once it has
 TOGETHER = "training together"
 
 
@@ -54,6 +58,7 @@ class Processes:
             except (ValueError, RuntimeError) as error:
                 why, remedy = str(error).splitlines()[0][:160], "start them with torchrun"
                 raise ToolError("the processes cannot meet", where=TOGETHER, why=why, remedy=remedy) from error
+            _met.append(count)
         return cls(rank, count, place)
 
     @property
@@ -175,6 +180,21 @@ def leave() -> None:
     """Say goodbye to the others, where there are any."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def end(code: int) -> None:
+    """End this process, if it has met others: run what is registered for the end, and do not take the interpreter down.
+
+    A thread of torch that lets go of ``Backward``'s callbacks meanwhile would find no lock to take, and abort a process
+    whose work is done. Waiting for such threads might take for ever where another process is gone.
+    """
+    if not _met:
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _added(tensor: Tensor) -> None:

@@ -20,7 +20,7 @@ from snncompile.recipe import Recipe
 from snncompile.train.data import load_for
 from snncompile.train.methods import course_of
 from snncompile.train.methods.idsnn import Idsnn
-from snncompile.train.processes import Processes, leave
+from snncompile.train.processes import Processes, end, leave
 
 SAMPLES = 33  # parts of 17 and 16
 
@@ -52,6 +52,7 @@ def main() -> None:
         found = gradient(Recipe.load(name), teacher if teacher.is_file() else None, np.arange(SAMPLES), processes)
         torch.save(found, f"{name}.gradients{processes.rank}")
     leave()
+    end(0)
 
 
 if __name__ == "__main__":

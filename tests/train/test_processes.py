@@ -134,6 +134,31 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+ENDING = """
+import atexit, sys
+from snncompile.train import processes
+class Torn:
+    def __del__(self):
+        print("taken down")
+torn = Torn()
+atexit.register(print, "registered")
+processes._met.extend(map(int, sys.argv[1:]))
+print("said")
+processes.end(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("met", "code", "said"), [(["2"], 3, "said registered"), ([], 0, "said registered taken down")]
+)
+def test_one_that_has_met_others_ends_without_taking_down_its_interpreter(met: list[str], code: int, said: str) -> None:
+    """Threads of torch may still hold what is Python's, and would abort it."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, *met], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (code, said.split(), "")
+
+
 def test_two_processes_resume_to_the_bit(small, tmp_path: Path) -> None:
     whole, parted, kept = tmp_path / "whole.pt", tmp_path / "parted.pt", tmp_path / "parted.pt.resume"
     file = written(small(training=TRAINING | {"average": 0.9}), tmp_path / "small.toml")
