@@ -130,7 +130,7 @@ def _root(verb: argparse.ArgumentParser) -> None:
 
 def _resume(verb: argparse.ArgumentParser, unit: str) -> None:
     what = f"keep the {unit} that are done in FILE, and go on from it where there is one; a finished run removes it"
-    verb.add_argument("--resume", metavar="FILE", help=what)
+    verb.add_argument("--resume", type=_name, metavar="FILE", help=what)
 
 
 def _lowering(verb: argparse.ArgumentParser) -> None:

@@ -40,7 +40,8 @@ def budget(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize(
-    "option", ["--budget", "--baseline", "--data", "--html", "--markdown", "--junit", "--benchmark", "-o", "--also"]
+    "option",
+    ["--budget", "--baseline", "--data", "--html", "--markdown", "--junit", "--benchmark", "-o", "--also", "--resume"],
 )
 def test_an_empty_name_is_no_missing_option(option: str, saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """``--budget "$BUDGET"`` where the variable is not set."""
